@@ -1,0 +1,78 @@
+//! Ids and sequence numbers: one type each, so that no two can be swapped.
+
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+        impl $name {
+            /// The next value. These counters never wrap in the life of a pool.
+            #[must_use]
+            pub fn next(self) -> Self { Self(self.0 + 1) }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{}", self.0) }
+        }
+    };
+}
+
+number!(
+    /// A file's identity: the epoch that created it in the high 16 bits, a counter in
+    /// the low 48, so that order is creation order, across failovers too (R-RSYNC-13).
+    /// Never reused. 0 is "no file".
+    FileId
+);
+number!(
+    /// Identity of a stored object (one deduplicated, compressed block). Stable while
+    /// the cleaner moves the object. Never reused. 0 is "hole".
+    ObjectId
+);
+number!(
+    /// Operation sequence number: total order of acknowledged operations (R-REPL-14).
+    Osn
+);
+number!(
+    /// Term of ownership; raised at each change of owner.
+    Epoch
+);
+
+macro_rules! uuid {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; 16]);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self}") }
+        }
+    };
+}
+
+uuid!(
+    /// A RAID group (and with it the pool), chosen at random when it is created.
+    GroupId
+);
+uuid!(
+    /// A drive's membership identity, written on its label. Not its serial number.
+    DriveId
+);
+uuid!(
+    /// One life of a journal leg, from formatting to formatting (`faults.md` F23).
+    Incarnation
+);
+
+impl FileId {
+    const COUNTER_BITS: u32 = 48;
+
+    /// The id with this `counter` (48 bits) in this `epoch` (16 bits).
+    pub fn new(epoch: Epoch, counter: u64) -> FileId {
+        debug_assert!(counter < 1 << Self::COUNTER_BITS && epoch.0 < 1 << 16);
+        FileId(epoch.0 << Self::COUNTER_BITS | counter)
+    }
+}
