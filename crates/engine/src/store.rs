@@ -1,0 +1,201 @@
+//! What the engine offers upwards: files of bytes, ordered tables of small values, and
+//! one way to change them: a list of changes that becomes durable and visible as a whole.
+//!
+//! The engine knows no names and no directories; `datastore` keeps those in tables.
+//!
+//! A change is *absolute* ("the value of this key is now …"), never relative, so that
+//! redoing the journal over a state that already holds part of it ends in the same
+//! state. Whoever commits decides the values beforehand, holding whatever lock keeps
+//! them true until the commit returns.
+//!
+//! Two implementations: [`Engine`](crate::Engine), the real one, and
+//! [`MemoryStore`](crate::memory::MemoryStore), the model that tests and the simulator's
+//! oracle compare it with.
+
+use base::{Buf, FileId, Osn, WallNanos};
+use smallvec::SmallVec;
+
+/// Bytes in a block: the unit of mapping, deduplication and compression.
+pub const BLOCK_BYTES: u64 = 8192;
+/// Longest key of a table, in bytes.
+pub const KEY_BYTES_MAX: usize = 300;
+/// Longest value of a table, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1200;
+/// A file's size is at most this many bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 56;
+/// Most bytes of payload in one write.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// One of the ordered tables. Numbers are part of the media format: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Table(pub u8);
+
+/// What the engine itself knows of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileHead {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Space the content takes before compression and deduplication, in bytes: blocks
+    /// that are not holes. Written data counts at the latest when it is destaged.
+    pub used_bytes: u64,
+    /// Last change of content (NFS `mtime`).
+    pub modified: WallNanos,
+    /// Last change of content or attributes (NFS `ctime`).
+    pub changed: WallNanos,
+    /// Sum over blocks of a term of block number and content (`protocols.md` C.7).
+    /// Covers what has been destaged.
+    pub content_sum: u128,
+}
+
+/// One absolute change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is a file `file`, empty, with these times.
+    CreateFile {
+        /// From [`Store::next_file_id`].
+        file: FileId,
+        /// Sets both times.
+        at: WallNanos,
+    },
+    /// The file and its content are gone. No effect if it does not exist.
+    DropFile {
+        /// Which.
+        file: FileId,
+    },
+    /// The file has this size. What lies beyond is gone; what appears reads as zeros.
+    SetSize {
+        /// Which.
+        file: FileId,
+        /// New size in bytes, at most [`FILE_BYTES_MAX`].
+        size_bytes: u64,
+    },
+    /// The file has these times.
+    SetTimes {
+        /// Which.
+        file: FileId,
+        /// New `mtime`, or unchanged.
+        modified: Option<WallNanos>,
+        /// New `ctime`.
+        changed: WallNanos,
+    },
+    /// The table holds `value` under `key`.
+    Put {
+        /// Which table.
+        table: Table,
+        /// 1 to [`KEY_BYTES_MAX`] bytes; order is byte order.
+        key: Vec<u8>,
+        /// Up to [`VALUE_BYTES_MAX`] bytes.
+        value: Vec<u8>,
+    },
+    /// The table holds nothing under `key`.
+    Delete {
+        /// Which table.
+        table: Table,
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// A piece of what was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes.
+    Data(Buf),
+    /// This many zero bytes (a hole).
+    Zeros(usize),
+}
+
+/// Answer to a read.
+#[derive(Clone, Debug)]
+pub struct ReadOut {
+    /// The content in order, clipped at the end of the file.
+    pub pieces: SmallVec<[Piece; 4]>,
+    /// The file's head at the moment of the read.
+    pub head: FileHead,
+}
+
+/// Answer to a write: stable, and visible to every read from now on.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrote {
+    /// Head just before the write took effect.
+    pub before: FileHead,
+    /// Head just after.
+    pub after: FileHead,
+    /// Its place in the order of operations.
+    pub osn: Osn,
+}
+
+/// Why a store does not do what was asked. The caller tells the client; nothing has
+/// changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreRefusal {
+    /// There is no room for it.
+    #[error("the pool has no room")]
+    NoSpace,
+    /// There is no such file.
+    #[error("no such file")]
+    NoSuchFile,
+    /// Beyond [`FILE_BYTES_MAX`], [`WRITE_BYTES_MAX`], [`KEY_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
+    #[error("larger than the store can hold")]
+    TooBig,
+    /// The stored bytes are damaged beyond repair.
+    #[error("stored data at offset {offset_bytes} of file {file} is damaged beyond repair")]
+    Unreadable {
+        /// Which file, 0 for metadata.
+        file: FileId,
+        /// Where, in bytes.
+        offset_bytes: u64,
+    },
+    /// The store has stopped acknowledging and must be reopened (no journal leg left, no
+    /// majority of drives, or a defect was found).
+    #[error("the store has stopped and must be reopened")]
+    Stopped,
+}
+
+/// Space of a pool in bytes, as `df` should show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What users could store in all, incompressible and without duplicates.
+    pub total_bytes: u64,
+    /// What is left of it.
+    pub free_bytes: u64,
+}
+
+/// A row of a table.
+pub type Row = (Vec<u8>, Buf);
+
+/// Files and tables with atomic, durable changes. One owner, one thread.
+#[allow(async_fn_in_trait, reason = "single-threaded by design, no Send bound wanted")]
+pub trait Store: 'static {
+    /// A file id never handed out before; ids grow.
+    fn next_file_id(&self) -> FileId;
+
+    /// The head of `file`, or `None` if it does not exist.
+    async fn head(&self, file: FileId) -> Result<Option<FileHead>, StoreRefusal>;
+
+    /// Content of `file` from `offset_bytes`, at most `len_bytes`, less at the end.
+    async fn read(&self, file: FileId, offset_bytes: u64, len_bytes: usize) -> Result<ReadOut, StoreRefusal>;
+
+    /// Replaces the bytes at `offset_bytes` by the concatenation of `parts`, extends the
+    /// file if need be, and sets both times to `at` (an empty write changes nothing). It
+    /// returns when the write is stable.
+    async fn write(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        parts: &[&[u8]],
+        at: WallNanos,
+    ) -> Result<Wrote, StoreRefusal>;
+
+    /// Makes all `changes` durable and visible, or none. It returns when they are stable.
+    async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal>;
+
+    /// The value under `key`.
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal>;
+
+    /// Up to `limit` rows in key order, from the first key `>= from`.
+    async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal>;
+
+    /// Room in all and left, from memory, never waiting.
+    fn space(&self) -> Space;
+}
