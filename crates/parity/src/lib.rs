@@ -13,8 +13,8 @@
 //! (Horner's rule), `reconstruct` (the recovery formulas).
 //!
 //! Promises:
-//! * Any two lost units are rebuilt exactly (R-RAID-03); one, where the stripe has P
-//!   alone. Fewer readings than that suffice nowhere, and nothing else is read.
+//! * Any two lost units are rebuilt exactly (R-RAID-03); any one, where the stripe has
+//!   P alone. No unit is read that the rebuild does not need.
 //! * Every [`Row`] gives the same bytes as the scalar truth, for every length and alignment.
 //! * No state but the choice of row, no allocation for stripes of up to 24 data
 //!   units, no input or output. Misuse (lengths that differ, a unit both given and
@@ -32,6 +32,8 @@ mod reconstruct;
 mod row;
 mod scalar;
 mod swar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use reconstruct::Undecodable;
 pub use row::Row;

@@ -5,10 +5,10 @@
 use crate::field::{multiply, power};
 use crate::pass::{Pass, Target};
 
-/// Runs a pass from byte position `from` to the end.
-pub(crate) fn run(pass: &Pass<'_>, from: usize, targets: &mut [Target<'_>]) {
+/// Runs a pass.
+pub(crate) fn run(pass: &Pass<'_>, targets: &mut [Target<'_>]) {
     pass.admit(targets);
-    for at in from..pass.length_bytes() {
+    for at in 0..pass.length_bytes() {
         let mut sum_p = pass.p().map_or(0, |p| p[at]);
         let mut sum_q = pass.q().map_or(0, |q| q[at]);
         for (index, unit) in pass.data().iter().enumerate() {
