@@ -1,0 +1,23 @@
+//! COMMIT (RFC 1813 3.3.21): a cheap barrier, since every write was stable already.
+
+use engine::store::Store;
+
+use crate::attr::Wcc;
+use crate::{Caller, Filesystem, Handle, Refused};
+
+/// Answer of COMMIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The file's attributes, unchanged.
+    pub wcc: Wcc,
+    /// [`Filesystem::write_verifier`].
+    pub verifier: [u8; 8],
+}
+
+impl<S: Store> Filesystem<S> {
+    /// Confirms that what was written is stable.
+    pub async fn commit(&self, caller: &Caller, file: &Handle) -> Result<Committed, Refused<Wcc>> {
+        let _ = (caller, file);
+        todo!()
+    }
+}

@@ -1,0 +1,14 @@
+//! GETATTR (RFC 1813 3.3.1).
+
+use engine::store::Store;
+
+use crate::attr::Attr;
+use crate::{Caller, Filesystem, Handle, Refused};
+
+impl<S: Store> Filesystem<S> {
+    /// Attributes of an inode.
+    pub async fn getattr(&self, caller: &Caller, file: &Handle) -> Result<Attr, Refused> {
+        let _ = (caller, file);
+        todo!()
+    }
+}
