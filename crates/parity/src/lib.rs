@@ -59,7 +59,7 @@ pub fn encode_p(data: &[&[u8]], p: &mut [u8]) {
     Row::best().encode_p(data, p);
 }
 
-/// Do both parity units fit the data? Stops at the first 4 KiB column that does not.
+/// Do both parity units fit the data? Reads every unit once and writes nothing.
 ///
 /// # Panics
 /// As [`encode`].

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! and each target is a weighted sum of the two: `target = w.p sum_p + w.q sum_q`.
-//! The weights say what the pass is for (see `encode` and `reconstruct`).
+//! The weights say what the pass is for (see `encode` and `reconstruct`). A check folds
+//! both parity units in and looks whether the sums vanish.
 //!
 //! Horner's rule turns `sum_q` into doublings, from the last data unit down:
 //! `sum_q = D_0 + g (D_1 + g (D_2 + ...))`. Multiplication by constants other than
@@ -41,6 +42,14 @@ impl Weights {
 pub(crate) struct Target<'a> {
     pub(crate) weights: Weights,
     pub(crate) unit: &'a mut [u8],
+}
+
+/// What is made of the sums.
+pub(crate) enum Output<'a, 'b> {
+    /// Each target is written.
+    Targets(&'a mut [Target<'b>]),
+    /// Nothing is written: the flag is cleared where a sum with folded-in parity is not zero.
+    Vanish(&'a mut bool),
 }
 
 impl<'a> Pass<'a> {
@@ -80,15 +89,19 @@ impl<'a> Pass<'a> {
         self.length_bytes
     }
 
-    /// Panics unless the targets fit the pass; each row calls it before it starts.
-    pub(crate) fn admit(&self, targets: &[Target<'_>]) {
-        for target in targets {
+    /// Panics unless the output fits the pass; each row calls it before it starts.
+    pub(crate) fn admit(&self, output: &Output<'_, '_>) {
+        let Output::Targets(targets) = output else { return };
+        for target in targets.iter() {
             assert_eq!(target.unit.len(), self.length_bytes, "the units of a stripe have one length");
         }
     }
-}
 
-/// Does any target need `sum_q`?
-pub(crate) fn needs_q(targets: &[Target<'_>]) -> bool {
-    targets.iter().any(|target| target.weights.q != 0)
+    /// Does the output depend on `sum_q`?
+    pub(crate) fn needs_q(&self, output: &Output<'_, '_>) -> bool {
+        match output {
+            Output::Targets(targets) => targets.iter().any(|target| target.weights.q != 0),
+            Output::Vanish(_) => self.q.is_some(),
+        }
+    }
 }

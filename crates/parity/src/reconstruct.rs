@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::field::{invert, multiply, power};
-use crate::pass::{Pass, Target, Weights};
+use crate::pass::{Output, Pass, Target, Weights};
 use crate::{MAX_DATA, Row};
 
 /// Too little of the stripe is at hand to rebuild a wanted unit. Nothing was written.
@@ -110,7 +110,7 @@ impl Row {
             .iter_mut()
             .map(|(index, unit)| Target { weights: solution.weights(*index, data_count), unit })
             .collect();
-        self.run(&pass, &mut targets);
+        self.run(&pass, Output::Targets(&mut targets));
         Ok(())
     }
 }

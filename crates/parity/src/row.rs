@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::pass::{Pass, Target};
+use crate::pass::{Output, Pass};
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
 use crate::{scalar, swar};
@@ -75,20 +75,20 @@ impl Row {
 
     /// Runs a pass: vectors as far as they go, words for the rest.
     #[cfg_attr(target_arch = "x86_64", allow(unsafe_code, reason = "calls into the vector rows"))]
-    pub(crate) fn run(self, pass: &Pass<'_>, targets: &mut [Target<'_>]) {
+    pub(crate) fn run(self, pass: &Pass<'_>, mut output: Output<'_, '_>) {
         let reached = match self.0 {
-            Kind::Scalar => return scalar::run(pass, targets),
+            Kind::Scalar => return scalar::run(pass, output),
             Kind::Swar => 0,
             // SAFETY: a row of this kind was made by `detect`, after it found the features.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { x86::run_avx2(pass, targets) },
+            Kind::Avx2 => unsafe { x86::run_avx2(pass, &mut output) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2Gfni => unsafe { x86::run_avx2_gfni(pass, targets) },
+            Kind::Avx2Gfni => unsafe { x86::run_avx2_gfni(pass, &mut output) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Gfni => unsafe { x86::run_avx512_gfni(pass, targets) },
+            Kind::Avx512Gfni => unsafe { x86::run_avx512_gfni(pass, &mut output) },
         };
-        swar::run(pass, reached, targets);
+        swar::run(pass, reached, output);
     }
 }

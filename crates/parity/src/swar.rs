@@ -2,7 +2,7 @@
 //! machine has vectors of its own the compiler turns a block of words into them.
 
 use crate::field::REDUCTION;
-use crate::pass::{Pass, Target, Weights, needs_q};
+use crate::pass::{Output, Pass, Weights};
 
 /// Words handled together: one cache line.
 const BLOCK_WORDS: usize = 8;
@@ -10,12 +10,13 @@ const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 type Block = [u64; BLOCK_WORDS];
 
 const TOP_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+const REDUCTIONS: u64 = u64::from_ne_bytes([REDUCTION; 8]);
 
 /// Doubles each of the eight bytes.
 fn double(word: u64) -> u64 {
     let overflow = word & TOP_BITS;
-    // one bit per overflowing byte, times the reduction: the products do not meet
-    ((word ^ overflow) << 1) ^ ((overflow >> 7) * REDUCTION as u64)
+    let everywhere = overflow - (overflow >> 7); // 0x7F in each overflowing byte
+    ((word ^ overflow) << 1) ^ (everywhere & REDUCTIONS)
 }
 
 /// `factor * word`, byte by byte.
@@ -67,30 +68,42 @@ fn finish(sum_p: &Block, sum_q: &Block, weights: Weights) -> Block {
     }
 }
 
+/// Both sums over the block at `at`.
+fn sums(pass: &Pass<'_>, at: usize, with_q: bool) -> (Block, Block) {
+    let (mut sum_p, mut sum_q) = ([0; BLOCK_WORDS], [0; BLOCK_WORDS]);
+    for unit in pass.data().iter().rev() {
+        if with_q {
+            sum_q = sum_q.map(double);
+        }
+        let Some(unit) = unit else { continue };
+        let block = load(unit, at);
+        add(&mut sum_p, &block);
+        if with_q {
+            add(&mut sum_q, &block);
+        }
+    }
+    if let Some(p) = pass.p() {
+        add(&mut sum_p, &load(p, at));
+    }
+    if let (Some(q), true) = (pass.q(), with_q) {
+        add(&mut sum_q, &load(q, at));
+    }
+    (sum_p, sum_q)
+}
+
 /// Runs a pass from byte position `from` to the end.
-pub(crate) fn run(pass: &Pass<'_>, from: usize, targets: &mut [Target<'_>]) {
-    pass.admit(targets);
-    let with_q = needs_q(targets);
+pub(crate) fn run(pass: &Pass<'_>, from: usize, mut output: Output<'_, '_>) {
+    pass.admit(&output);
+    let with_q = pass.needs_q(&output);
     for at in (from..pass.length_bytes()).step_by(BLOCK_BYTES) {
-        let (mut sum_p, mut sum_q) = ([0; BLOCK_WORDS], [0; BLOCK_WORDS]);
-        for unit in pass.data().iter().rev() {
-            if with_q {
-                sum_q = sum_q.map(double);
+        let (sum_p, sum_q) = sums(pass, at, with_q);
+        match &mut output {
+            Output::Targets(targets) => {
+                for target in targets.iter_mut() {
+                    store(&finish(&sum_p, &sum_q, target.weights), target.unit, at);
+                }
             }
-            if let Some(unit) = unit {
-                let block = load(unit, at);
-                add(&mut sum_p, &block);
-                add(&mut sum_q, &block);
-            }
-        }
-        if let Some(p) = pass.p() {
-            add(&mut sum_p, &load(p, at));
-        }
-        if let (Some(q), true) = (pass.q(), with_q) {
-            add(&mut sum_q, &load(q, at));
-        }
-        for target in &mut *targets {
-            store(&finish(&sum_p, &sum_q, target.weights), target.unit, at);
+            Output::Vanish(holds) => **holds &= sum_p.iter().chain(&sum_q).all(|&word| word == 0),
         }
     }
 }

@@ -12,14 +12,14 @@
 //! * Plain AVX2 doubles by add and conditional reduction, and multiplies by other
 //!   constants by looking up the products of both nibbles.
 //!
-//! The units of a stripe often lie a multiple of 4 KiB apart, so equal offsets share a
-//! set of the first-level cache; a strand of up to four lines of ten to twelve streams
-//! just fits its twelve ways.
+//! The 64-byte row leaves prefetching to the CPU, which was faster than any distance
+//! tried; the 32-byte rows touch half as many lines per strand and gain up to a quarter
+//! on stripes that come from memory by prefetching two strands ahead.
 //!
 //! Safety, in one place. Every function here that is `unsafe` asks for one or both of:
 //! * (S1) the CPU has the features of the row. A [`crate::Row`] is only made after they
 //!   were detected, and only `Row::run` calls the three entry functions.
-//! * (S2) `at + bytes touched <= length_bytes` of the pass. [`Pass::new`] checked that
+//! * (S2) `at` plus the bytes touched is within `length_bytes` of the pass. [`Pass::new`] checked that
 //!   every unit has that length, [`Pass::admit`] that every target has; [`walk`] keeps
 //!   `at` below it. Loads and stores are unaligned, so addresses do not matter.
 
@@ -28,7 +28,11 @@
 use std::arch::x86_64::*;
 
 use crate::field::{REDUCTION, multiply};
-use crate::pass::{Pass, Target, Weights, needs_q};
+use crate::pass::{Output, Pass, Weights};
+
+/// Vectors per unit in a strand. Of 2, 3, 4, 6 and 8, four was the fastest on stripes
+/// that come from memory; more only helps when the stripe is in the cache anyway.
+const STRAND_VECTORS: usize = 4;
 
 /// A vector of field elements.
 ///
@@ -44,6 +48,10 @@ trait Lanes: Copy {
     unsafe fn double(self) -> Self;
     /// `factor * self`.
     unsafe fn scale(self, factor: u8) -> Self;
+    /// Is every byte zero?
+    unsafe fn is_zero(self) -> bool;
+    /// How far ahead in each unit to prefetch; 0 for not at all.
+    const AHEAD_BYTES: usize;
 }
 
 /// `MATRIX[c]` is multiplication by `c` as `gf2p8affineqb` wants it: byte `7 - k` of the
@@ -122,6 +130,12 @@ impl Lanes for Wide {
         // SAFETY: (S1).
         Self(unsafe { _mm512_gf2p8affine_epi64_epi8::<0>(self.0, _mm512_set1_epi64(matrix)) })
     }
+    #[inline(always)]
+    unsafe fn is_zero(self) -> bool {
+        // SAFETY: (S1).
+        unsafe { _mm512_test_epi64_mask(self.0, self.0) == 0 }
+    }
+    const AHEAD_BYTES: usize = 0;
 }
 
 /// 32 bytes, AVX2 with GFNI.
@@ -160,6 +174,12 @@ impl Lanes for Affine {
         // SAFETY: (S1).
         Self(unsafe { _mm256_gf2p8affine_epi64_epi8::<0>(self.0, _mm256_set1_epi64x(matrix)) })
     }
+    #[inline(always)]
+    unsafe fn is_zero(self) -> bool {
+        // SAFETY: (S1).
+        unsafe { _mm256_testz_si256(self.0, self.0) == 1 }
+    }
+    const AHEAD_BYTES: usize = 256;
 }
 
 /// 32 bytes, AVX2 alone.
@@ -209,6 +229,12 @@ impl Lanes for Plain {
             _mm256_xor_si256(_mm256_shuffle_epi8(low_products, low), _mm256_shuffle_epi8(high_products, high))
         })
     }
+    #[inline(always)]
+    unsafe fn is_zero(self) -> bool {
+        // SAFETY: (S1).
+        unsafe { _mm256_testz_si256(self.0, self.0) == 1 }
+    }
+    const AHEAD_BYTES: usize = 256;
 }
 
 /// The sums at one strand, finished by a target's weights.
@@ -225,24 +251,29 @@ unsafe fn finish<V: Lanes>(sum_p: V, sum_q: V, weights: Weights) -> V {
     }
 }
 
-/// Adds `N` vectors of `unit` at `at` to the sums.
+/// Hands `into` the `N` vectors of `unit` at `at`, numbered.
 ///
 /// # Safety
 /// (S1) and (S2) for `N * V::BYTES` bytes.
 #[inline(always)]
 unsafe fn gather<V: Lanes, const N: usize>(unit: &[u8], at: usize, mut into: impl FnMut(usize, V)) {
     for n in 0..N {
+        let offset = at + n * V::BYTES;
         // SAFETY: (S1), (S2).
-        into(n, unsafe { V::load(unit.as_ptr().add(at + n * V::BYTES)) });
+        into(n, unsafe { V::load(unit.as_ptr().add(offset)) });
+        if V::AHEAD_BYTES > 0 && (n * V::BYTES).is_multiple_of(64) {
+            // SAFETY: (S1); a prefetch reads nothing, so its address may lie past the unit.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(unit.as_ptr().wrapping_add(offset + V::AHEAD_BYTES).cast()) };
+        }
     }
 }
 
-/// One strand: `N` vectors' width of every unit at `at`.
+/// Both sums over one strand: `N` vectors' width of every unit at `at`.
 ///
 /// # Safety
 /// (S1) and (S2) for `N * V::BYTES` bytes.
 #[inline(always)]
-unsafe fn strand<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, at: usize, targets: &mut [Target<'_>]) {
+unsafe fn sums<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, at: usize) -> ([V; N], [V; N]) {
     // SAFETY: (S1), (S2).
     unsafe {
         let (mut sum_p, mut sum_q) = ([V::zero(); N], [V::zero(); N]);
@@ -264,11 +295,33 @@ unsafe fn strand<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, 
         if let (Some(q), true) = (pass.q(), WITH_Q) {
             gather::<V, N>(q, at, |n, vector| sum_q[n] = sum_q[n].add(vector));
         }
-        for target in targets {
-            for n in 0..N {
-                let to = target.unit.as_mut_ptr().add(at + n * V::BYTES);
-                finish(sum_p[n], sum_q[n], target.weights).store(to);
+        (sum_p, sum_q)
+    }
+}
+
+/// One strand: sums, then whatever is to be made of them.
+///
+/// # Safety
+/// (S1) and (S2) for `N * V::BYTES` bytes.
+#[inline(always)]
+unsafe fn strand<V: Lanes, const N: usize, const WITH_Q: bool>(
+    pass: &Pass<'_>,
+    at: usize,
+    output: &mut Output<'_, '_>,
+) {
+    // SAFETY: (S1), (S2).
+    unsafe {
+        let (sum_p, sum_q) = sums::<V, N, WITH_Q>(pass, at);
+        match output {
+            Output::Targets(targets) => {
+                for target in targets.iter_mut() {
+                    for n in 0..N {
+                        let to = target.unit.as_mut_ptr().add(at + n * V::BYTES);
+                        finish(sum_p[n], sum_q[n], target.weights).store(to);
+                    }
+                }
             }
+            Output::Vanish(holds) => **holds &= sum_p.into_iter().chain(sum_q).all(|sum| sum.is_zero()),
         }
     }
 }
@@ -278,19 +331,30 @@ unsafe fn strand<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, 
 /// # Safety
 /// (S1)
 #[inline(always)]
-unsafe fn walk<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, targets: &mut [Target<'_>]) -> usize {
+unsafe fn walk<V: Lanes, const WITH_Q: bool>(pass: &Pass<'_>, output: &mut Output<'_, '_>) -> usize {
     let mut at = 0;
-    while pass.length_bytes() - at >= N * V::BYTES {
+    while pass.length_bytes() - at >= STRAND_VECTORS * V::BYTES {
         // SAFETY: (S1); (S2) by the condition above.
-        unsafe { strand::<V, N, WITH_Q>(pass, at, targets) };
-        at += N * V::BYTES;
+        unsafe { strand::<V, STRAND_VECTORS, WITH_Q>(pass, at, output) };
+        at += STRAND_VECTORS * V::BYTES;
     }
     while pass.length_bytes() - at >= V::BYTES {
         // SAFETY: (S1); (S2) by the condition above.
-        unsafe { strand::<V, 1, WITH_Q>(pass, at, targets) };
+        unsafe { strand::<V, 1, WITH_Q>(pass, at, output) };
         at += V::BYTES;
     }
     at
+}
+
+/// Admits the output, then walks with or without `sum_q`.
+///
+/// # Safety
+/// (S1)
+#[inline(always)]
+unsafe fn run<V: Lanes>(pass: &Pass<'_>, output: &mut Output<'_, '_>) -> usize {
+    pass.admit(output);
+    // SAFETY: (S1).
+    unsafe { if pass.needs_q(output) { walk::<V, true>(pass, output) } else { walk::<V, false>(pass, output) } }
 }
 
 /// Runs a pass as far as whole vectors of 64 bytes go; returns the position reached.
@@ -298,12 +362,9 @@ unsafe fn walk<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, ta
 /// # Safety
 /// (S1) for `avx512f`, `avx2`, `gfni`.
 #[target_feature(enable = "avx512f,avx2,gfni")]
-pub(crate) unsafe fn run_avx512_gfni(pass: &Pass<'_>, targets: &mut [Target<'_>]) -> usize {
-    pass.admit(targets);
+pub(crate) unsafe fn run_avx512_gfni(pass: &Pass<'_>, output: &mut Output<'_, '_>) -> usize {
     // SAFETY: (S1) by the features enabled here.
-    unsafe {
-        if needs_q(targets) { walk::<Wide, 4, true>(pass, targets) } else { walk::<Wide, 4, false>(pass, targets) }
-    }
+    unsafe { run::<Wide>(pass, output) }
 }
 
 /// Runs a pass as far as whole vectors of 32 bytes go; returns the position reached.
@@ -311,12 +372,9 @@ pub(crate) unsafe fn run_avx512_gfni(pass: &Pass<'_>, targets: &mut [Target<'_>]
 /// # Safety
 /// (S1) for `avx2`, `gfni`.
 #[target_feature(enable = "avx2,gfni")]
-pub(crate) unsafe fn run_avx2_gfni(pass: &Pass<'_>, targets: &mut [Target<'_>]) -> usize {
-    pass.admit(targets);
+pub(crate) unsafe fn run_avx2_gfni(pass: &Pass<'_>, output: &mut Output<'_, '_>) -> usize {
     // SAFETY: (S1) by the features enabled here.
-    unsafe {
-        if needs_q(targets) { walk::<Affine, 4, true>(pass, targets) } else { walk::<Affine, 4, false>(pass, targets) }
-    }
+    unsafe { run::<Affine>(pass, output) }
 }
 
 /// Runs a pass as far as whole vectors of 32 bytes go; returns the position reached.
@@ -324,10 +382,7 @@ pub(crate) unsafe fn run_avx2_gfni(pass: &Pass<'_>, targets: &mut [Target<'_>]) 
 /// # Safety
 /// (S1) for `avx2`.
 #[target_feature(enable = "avx2")]
-pub(crate) unsafe fn run_avx2(pass: &Pass<'_>, targets: &mut [Target<'_>]) -> usize {
-    pass.admit(targets);
+pub(crate) unsafe fn run_avx2(pass: &Pass<'_>, output: &mut Output<'_, '_>) -> usize {
     // SAFETY: (S1) by the features enabled here.
-    unsafe {
-        if needs_q(targets) { walk::<Plain, 4, true>(pass, targets) } else { walk::<Plain, 4, false>(pass, targets) }
-    }
+    unsafe { run::<Plain>(pass, output) }
 }
