@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What people and programs see of vmhold: codes, messages, exit codes, documents.
+//!
+//! Promises: one registry of codes; every error says what, why and what to do; every
+//! document has the same envelope; unknown is `null` and `-`, never 0 and never green;
+//! the same documents are printed by the CLI, served by the API and rendered as text.
+//!
+//! Must not know: how anything is stored or served. Plain data in, text and JSON out;
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+pub mod codes;
+pub mod exit;
+pub mod text;
+
+pub use codes::{Code, Severity};
+pub use exit::Exit;

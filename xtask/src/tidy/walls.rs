@@ -18,13 +18,17 @@ struct Wall {
 
 const WALLS: &[Wall] = &[
     pure("base", &[], &["bytes", "zerocopy", "crc-fast", "blake3", "thiserror", "siphasher"]),
-    pure("parity", &["base"], &["thiserror"]),
+    pure("parity", &["base"], &["thiserror", "smallvec"]),
     pure("journal", &["base"], &["zerocopy", "thiserror", "smallvec", "bytes", "tokio"]),
-    pure("raid", &["base", "parity"], &["zerocopy", "thiserror", "smallvec", "bytes", "hashbrown", "tokio"]),
+    pure(
+        "raid",
+        &["base", "parity"],
+        &["zerocopy", "thiserror", "smallvec", "bytes", "hashbrown", "futures-util", "tokio"],
+    ),
     pure(
         "engine",
         &["base", "journal", "raid"],
-        &["zerocopy", "thiserror", "smallvec", "bytes", "hashbrown", "lz4_flex", "siphasher", "tokio"],
+        &["zerocopy", "thiserror", "smallvec", "bytes", "hashbrown", "lz4_flex", "quick_cache", "siphasher", "tokio"],
     ),
     pure(
         "datastore",

@@ -1,0 +1,228 @@
+//! 1xxx: pool, drives, journal.
+
+codes! {
+    1001 LAB_POOL Warning, exit Refused, http 409, since "0.1.0" {
+        what: "The pool has fewer than 5 drives and is for the lab only.",
+        why: "With 4 or 3 drives every stripe still survives the loss of two drives, at a high price in space; with 2 drives it survives one loss; with 1 drive nothing is redundant and a damaged unit can be noticed but not repaired.",
+        act: ["use at least 5 drives for data that matters: vmhold quickstart --drives 8", "keep a copy of what is stored here elsewhere"],
+        urgency: "before anything of value is stored here",
+        clears: "the pool has 5 drives or more",
+        parameters: ["pool", "drives"],
+    }
+    1002 LAB_JOURNAL Warning, exit Refused, http 409, since "0.1.0" {
+        what: "The journal stands on an ordinary file.",
+        why: "Each acknowledged write was flushed to that file, so it survives a crash of the process and of the machine as far as the disk below keeps its promises; it does not survive the loss of that disk, because there is no second leg. With --memory it does not survive a restart of the machine at all.",
+        act: ["put the journal on persistent memory or a power-protected device for data that matters", "give it a second leg on another device"],
+        urgency: "before anything of value is stored here",
+        clears: "the journal stands on persistent memory or a power-protected device",
+        parameters: ["leg", "kind"],
+    }
+    1003 SLOW_DRIVE_PATH Warning, exit Failed, http 503, since "0.1.0" {
+        what: "Direct or io_uring access is refused here; drives are served by threads.",
+        why: "Containers often forbid io_uring, and some file systems refuse direct I/O. Data is as safe as otherwise; every access costs more time and processor.",
+        act: ["allow io_uring for this container, or put the drives on a file system with direct I/O"],
+        urgency: "when speed matters",
+        clears: "the drives are opened again with io_uring and direct I/O",
+        parameters: ["drive", "reason"],
+    }
+    1004 REAL_BLOCK_DEVICE Error, exit Refused, http 409, since "0.1.0" {
+        what: "The demo refuses to use a real block device.",
+        why: "The demo creates and destroys its drives; on a block device that would erase what is on it.",
+        act: ["name a folder instead: vmhold quickstart --dir ./vmhold-demo", "for real devices use a configuration file: vmhold serve --config FILE"],
+        urgency: "nothing was changed",
+        clears: "the command names a folder",
+        parameters: ["path"],
+    }
+    1005 FOREIGN_DRIVE Error, exit Refused, http 409, since "0.1.0" {
+        what: "A drive belongs to another pool, or holds something else.",
+        why: "The label on the drive names another pool, or there is data where a label would be. Using it would destroy that data, so it is left untouched.",
+        act: ["check the path of the drive", "if its content is worthless, erase its first MiB yourself and run the command again"],
+        urgency: "nothing was changed",
+        clears: "the drive is removed or replaced by one of this pool",
+        parameters: ["drive", "path", "owner"],
+    }
+    1006 DRIVE_TOO_SMALL Error, exit Refused, http 409, since "0.1.0" {
+        what: "A drive is smaller than the pool needs.",
+        why: "A drive holds its label, the registers of the group and at least a few extents; a replacement also needs room for what it replaces.",
+        act: ["use a larger drive: vmhold quickstart --size 1GiB"],
+        urgency: "nothing was changed",
+        clears: "the drive is large enough",
+        parameters: ["drive", "size_bytes", "needed_bytes"],
+    }
+    1007 POOL_EXISTS Error, exit Refused, http 409, since "0.1.0" {
+        what: "There is already a pool here.",
+        why: "Creating a pool erases its drives; existing pools are never created anew by accident.",
+        act: ["start it: vmhold quickstart resume", "or remove it first: vmhold quickstart destroy"],
+        urgency: "nothing was changed",
+        clears: "the pool is removed or another folder is named",
+        parameters: ["path"],
+    }
+    1008 POOL_NOT_FOUND Error, exit NotFound, http 404, since "0.1.0" {
+        what: "There is no pool of that name.",
+        why: "The name is misspelt, or the command talks to another appliance or folder.",
+        act: ["list the pools: vmhold pool list"],
+        urgency: "nothing was changed",
+        clears: "an existing pool is named",
+        parameters: ["pool"],
+    }
+    1011 POOL_NEARLY_FULL Warning, exit Failed, http 507, since "0.1.0" {
+        what: "The pool is nearly full.",
+        why: "More than 85 % of the space is used. The cleaner has less room to work with, so writes get slower; at 100 % new writes are refused with NOSPC while reads and deletes go on.",
+        act: ["see what uses the space: vmhold datastore list", "delete what is not needed, or add drives"],
+        urgency: "within days, sooner if the fill rate is high",
+        clears: "less than 80 % is used",
+        parameters: ["pool", "used_percent"],
+    }
+    1012 POOL_FULL Error, exit Failed, http 507, since "0.1.0" {
+        what: "The pool is full; new writes are refused.",
+        why: "All space but the reserve of the cleaner and of deletes is used. Reads, deletes and truncations go on, and nothing acknowledged is lost. Guests see a full disk or pause, depending on the hypervisor.",
+        act: ["delete files that are not needed: the space comes back within minutes", "add drives to the pool"],
+        urgency: "now: guests cannot write",
+        clears: "less than 95 % is used",
+        parameters: ["pool", "free_bytes"],
+    }
+    1015 WOULD_LOSE_REDUNDANCY Error, exit Refused, http 409, since "0.1.0" {
+        what: "The step is refused because the pool cannot lose another drive.",
+        why: "Failed drives already use up the redundancy; one more would make data unreadable.",
+        act: ["wait until the rebuild is done: vmhold status", "replace the failed drive first"],
+        urgency: "nothing was changed",
+        clears: "the pool can lose a drive again",
+        parameters: ["pool", "drive"],
+    }
+    1021 DRIVE_FAILED Error, exit Failed, http 503, since "0.1.0" {
+        what: "A drive failed and is no longer used.",
+        why: "It answered with errors, or its file was removed, cut short or replaced by another. All data on it is reconstructed from the other drives, and new stripes avoid it.",
+        act: ["replace the drive", "see what can still be lost: vmhold status"],
+        urgency: "within days while the pool is DEGRADED, now if it is CRITICAL",
+        clears: "the drive is replaced and rebuilt, or retired from the pool",
+        parameters: ["pool", "drive", "reason"],
+    }
+    1022 DRIVE_MISSING Error, exit Failed, http 503, since "0.1.0" {
+        what: "A drive of the pool is not there.",
+        why: "The file or device was not found, or does not carry this pool's label. Data on it is reconstructed from the other drives; if it comes back it is checked before it is used.",
+        act: ["push it back, or correct its path", "if it is gone for good, replace it"],
+        urgency: "within days while the pool is DEGRADED, now if it is CRITICAL",
+        clears: "the drive is back and up to date, or replaced",
+        parameters: ["pool", "drive", "path"],
+    }
+    1023 POOL_CRITICAL Error, exit Failed, http 503, since "0.1.0" {
+        what: "The pool has no redundancy left for some of its data.",
+        why: "Two drives are gone. Everything is still readable and correct; one more loss, or one more damaged unit, makes data unreadable.",
+        act: ["replace or push back a drive now", "do not take out any other drive"],
+        urgency: "now",
+        clears: "at least one more drive may be lost again",
+        parameters: ["pool", "drives_lost"],
+    }
+    1025 POOL_DEGRADED Warning, exit Failed, http 503, since "0.1.0" {
+        what: "The pool can lose fewer drives than it should.",
+        why: "A drive is gone and stripes written before are short of one unit. New stripes are written narrower over the healthy drives and have full redundancy.",
+        act: ["replace or push back the drive", "see which: vmhold drive list"],
+        urgency: "within days",
+        clears: "every stripe has full redundancy again",
+        parameters: ["pool", "drives_lost"],
+    }
+    1026 POOL_FAULTED Error, exit Failed, http 503, since "0.1.0" {
+        what: "The pool cannot serve all of its data.",
+        why: "More drives are gone than the redundancy covers. Nothing is served rather than something wrong. If drives come back, the pool comes back whole.",
+        act: ["bring back missing drives: vmhold drive list names them", "do not erase or replace drives before that"],
+        urgency: "now: datastores are down",
+        clears: "enough drives are back",
+        parameters: ["pool", "drives_lost", "drives_needed"],
+    }
+    1031 UNIT_REPAIRED Info, exit Failed, http 503, since "0.1.0" {
+        what: "A damaged stripe unit was found and repaired.",
+        why: "Its check did not match: a flipped bit, a lost, torn or misplaced write, or an unreadable sector. The right content was reconstructed from the other drives, answered, and written back.",
+        act: ["nothing; if one drive gathers many of these, replace it: vmhold drive list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["pool", "drive", "segment", "row", "found_by"],
+    }
+    1032 UNREPAIRABLE_UNIT Error, exit Failed, http 503, since "0.1.0" {
+        what: "Data is damaged beyond what redundancy can repair.",
+        why: "More units of one stripe are damaged or gone than it has parity. The blocks concerned are answered with an I/O error, never with wrong bytes; everything else is served.",
+        act: ["bring back missing drives if there are any", "list what is hit: vmhold fsck", "restore the files named there from a copy"],
+        urgency: "now",
+        clears: "the blocks are overwritten, deleted, or readable again",
+        parameters: ["pool", "segment", "row", "files"],
+    }
+    1033 REFERENCE_DAMAGED Error, exit Failed, http 503, since "0.1.0" {
+        what: "A check of the store found a reference that does not hold.",
+        why: "A file refers to a block that is not there or is not the one meant, or counts do not agree. This is damage in the store's own books and is not expected from failed drives alone.",
+        act: ["keep the output of: vmhold fsck --json", "restore the files named there from a copy", "report it, with that output"],
+        urgency: "now",
+        clears: "a later check is clean",
+        parameters: ["kind", "place", "detail"],
+    }
+    1041 DRIVE_SLOW Warning, exit Failed, http 503, since "0.1.0" {
+        what: "A drive answers far slower than its peers.",
+        why: "Drives near their end, or busy with their own cleaning, stall. Reads of it are answered from the other drives where possible.",
+        act: ["watch it: vmhold drive list", "replace it if it stays slow"],
+        urgency: "within weeks",
+        clears: "its answers are as fast as those of its peers for ten minutes",
+        parameters: ["pool", "drive", "latency_ms", "usual_ms"],
+    }
+    1051 JOURNAL_LEG_LOST Error, exit Failed, http 503, since "0.1.0" {
+        what: "The journal lost one of its legs and runs on the other.",
+        why: "A write or flush to that leg failed. Every acknowledged write is on the leg that is left; there is no second copy until the data is destaged to stripes.",
+        act: ["replace the device of the lost leg", "see which: vmhold status"],
+        urgency: "now",
+        clears: "both legs are in use again",
+        parameters: ["leg", "reason"],
+    }
+    1052 JOURNAL_LATCHED Error, exit Failed, http 503, since "0.1.0" {
+        what: "The journal has no leg left and acknowledges nothing any more.",
+        why: "The last leg failed to store a record. What was acknowledged before is safe as far as that leg is readable; acknowledging more would be a lie, so writes are refused until a restart has checked the journal.",
+        act: ["mend the device of the journal", "restart: vmhold quickstart resume, or restart the service"],
+        urgency: "now: guests cannot write",
+        clears: "a restart has read and checked the journal",
+        parameters: ["leg", "reason"],
+    }
+    1053 JOURNAL_DAMAGED Error, exit Failed, http 503, since "0.1.0" {
+        what: "A record in the middle of the journal is damaged.",
+        why: "Records behind it were acknowledged, so it is not the torn end of a crash. The other leg is used if it has the record; without one, the range the record covers is blocked if its header is intact, otherwise the store stops and names the operations that may be gone.",
+        act: ["bring back the other leg of the journal if there is one", "restore the files named from a copy"],
+        urgency: "now",
+        clears: "the range is overwritten, or the record was found on another leg",
+        parameters: ["leg", "sequence", "file", "offset_bytes", "length_bytes"],
+    }
+    1054 JOURNAL_FOREIGN_LEG Error, exit Refused, http 409, since "0.1.0" {
+        what: "A journal leg is blank, older, or belongs to another pool.",
+        why: "The root of the pool says which incarnation of each leg is valid. A leg that does not match may lack acknowledged writes, so it is not read as if it were right.",
+        act: ["bring back the right device", "if its writes are known to be lost, say so: vmhold serve --accept-journal-loss"],
+        urgency: "now: the store does not start without it",
+        clears: "the right leg is back, or the loss was accepted by command",
+        parameters: ["leg", "found", "expected"],
+    }
+    1055 JOURNAL_FULL Warning, exit Failed, http 503, since "0.1.0" {
+        what: "The journal is full; writes wait for the drives.",
+        why: "Writes come in faster than stripes can be written. Nothing is lost; clients are slowed to the speed of the drives.",
+        act: ["nothing if it is short", "see what the drives do: vmhold status", "a larger journal rides out longer bursts"],
+        urgency: "none if it passes within minutes",
+        clears: "less than half of the journal is used",
+        parameters: ["used_percent"],
+    }
+    1056 JOURNAL_REPLAYED Info, exit Failed, http 503, since "0.1.0" {
+        what: "The journal was read and replayed after a stop without warning.",
+        why: "The process was killed, crashed, or lost power. All acknowledged operations were found, checked and applied.",
+        act: ["nothing"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["records", "bytes", "seconds"],
+    }
+    1061 CLEANER_BEHIND Warning, exit Failed, http 503, since "0.1.0" {
+        what: "The cleaner frees space slower than clients use it.",
+        why: "The pool is nearly full and overwritten at random, so every stripe must be emptied before it is written again. Clients are slowed to the speed of the cleaner.",
+        act: ["delete what is not needed, or add drives", "keep at least 15 % free"],
+        urgency: "within hours",
+        clears: "free stripes are above the low mark again",
+        parameters: ["pool", "free_stripes"],
+    }
+    1071 FORMAT_UNKNOWN Error, exit Refused, http 409, since "0.1.0" {
+        what: "The drives carry a format this version does not know.",
+        why: "They were written by a newer version. Nothing is read or written that is not understood.",
+        act: ["run the version that wrote them, or a newer one"],
+        urgency: "nothing was changed",
+        clears: "a version that knows the format is started",
+        parameters: ["found_version", "known_version"],
+    }
+}
