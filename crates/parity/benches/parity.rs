@@ -6,6 +6,8 @@
 //! the thread's CPU time, so that a busy machine hurts them alike; printed are medians
 //! of the rounds, and the median of the per-round ratios to ISA-L's `pq_gen`.
 //!
+//! Before anything is timed, ISA-L's parity is compared with ours, byte for byte.
+//!
 //! `cargo bench -p parity -- <rounds>` sets the number of rounds (default 15).
 #![allow(unsafe_code, clippy::unwrap_used, missing_docs, reason = "a bench; ISA-L is called through its C interface")]
 
@@ -161,6 +163,18 @@ impl IsaL {
     }
 }
 
+/// Panics unless `peer` computes the parity that our best row does.
+fn assert_agrees(mut peer: Candidate<'_>) {
+    let mut arena = Arena::new(64 << 10, 1);
+    let mut units = arena.stripe(0);
+    (encoder(Row::best()).work)(&mut units);
+    let ours: Vec<Vec<u8>> = units[DATA_COUNT..].iter().map(|unit| unit.to_vec()).collect();
+    units[DATA_COUNT..].iter_mut().for_each(|unit| unit.fill(0));
+    (peer.work)(&mut units);
+    assert!(units[DATA_COUNT..].iter().zip(&ours).all(|(theirs, ours)| **theirs == **ours), "{} differs", peer.name);
+    println!("{}: the same P and Q as ours", peer.name);
+}
+
 fn cpu_seconds() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
@@ -220,7 +234,10 @@ fn ratio(rates: &[f64], reference: &[f64]) -> f64 {
 fn main() {
     let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(15);
     let library = IsaL::load();
-    if library.is_none() {
+    if let Some(library) = &library {
+        assert_agrees(library.pq_gen());
+        assert_agrees(library.ec_encode_data());
+    } else {
         println!("!! libisal.so.2 is NOT installed: NO comparison with ISA-L below (Debian: apt-get install libisal2)");
     }
     println!("{DATA_COUNT}+2, GB/s of stripe data on one core, median of {rounds} rounds; x = ratio to ISA-L pq_gen");

@@ -9,7 +9,7 @@ use crate::pass::{Output, Pass, Target, Weights};
 pub(crate) type Units<'a> = SmallVec<[Option<&'a [u8]>; 24]>;
 
 impl Row {
-    /// [`crate::encode`] by this row.
+    /// [`crate::encode()`] by this row.
     pub fn encode(self, data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
         let units: Units<'_> = data.iter().copied().map(Some).collect();
         let pass = Pass::new(&units, None, None, p.len());

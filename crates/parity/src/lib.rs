@@ -54,7 +54,7 @@ pub fn encode(data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
 /// [`MAX_DATA`] data units; `p` is overwritten.
 ///
 /// # Panics
-/// As [`encode`].
+/// As [`encode()`].
 pub fn encode_p(data: &[&[u8]], p: &mut [u8]) {
     Row::best().encode_p(data, p);
 }
@@ -62,7 +62,7 @@ pub fn encode_p(data: &[&[u8]], p: &mut [u8]) {
 /// Do both parity units fit the data? Reads every unit once and writes nothing.
 ///
 /// # Panics
-/// As [`encode`].
+/// As [`encode()`].
 pub fn check(data: &[&[u8]], p: &[u8], q: &[u8]) -> bool {
     Row::best().check(data, p, q)
 }
@@ -70,7 +70,7 @@ pub fn check(data: &[&[u8]], p: &[u8], q: &[u8]) -> bool {
 /// Does the one parity unit of a stripe with single parity fit the data?
 ///
 /// # Panics
-/// As [`encode`].
+/// As [`encode()`].
 pub fn check_p(data: &[&[u8]], p: &[u8]) -> bool {
     Row::best().check_p(data, p)
 }

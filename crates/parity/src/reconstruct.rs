@@ -81,7 +81,7 @@ impl Solution {
 }
 
 impl Row {
-    /// [`crate::reconstruct`] by this row.
+    /// [`crate::reconstruct()`] by this row.
     pub fn reconstruct(
         self,
         data_count: usize,

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use crate::pass::{Output, Pass};
 #[cfg(target_arch = "x86_64")]
-use crate::x86;
+use crate::x86::VectorRow;
 use crate::{scalar, swar};
 
 /// One implementation of the maths. All rows give the same bytes; they differ in
@@ -13,40 +13,24 @@ use crate::{scalar, swar};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row(Kind);
 
-/// Slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Scalar,
     Swar,
     #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx2Gfni,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Gfni,
-}
-
-/// The kinds this CPU has the instructions for, slowest first.
-fn detect() -> Vec<Row> {
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "only x86-64 has vector rows"))]
-    let mut rows = vec![Row(Kind::Scalar), Row(Kind::Swar)];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2");
-        let gfni = is_x86_feature_detected!("gfni");
-        let avx512 = is_x86_feature_detected!("avx512f");
-        let vector_rows =
-            [(Kind::Avx2, avx2), (Kind::Avx2Gfni, avx2 && gfni), (Kind::Avx512Gfni, avx512 && avx2 && gfni)];
-        rows.extend(vector_rows.into_iter().filter(|(_, runs)| *runs).map(|(kind, _)| Row(kind)));
-    }
-    rows
+    Vector(VectorRow),
 }
 
 impl Row {
     /// The rows this CPU can run, slowest first: the scalar truth is the first, the best the last.
     pub fn all() -> &'static [Row] {
         static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
-        ROWS.get_or_init(detect)
+        ROWS.get_or_init(|| {
+            let kinds = [Kind::Scalar, Kind::Swar].into_iter();
+            #[cfg(target_arch = "x86_64")]
+            let kinds = kinds.chain(VectorRow::detect().map(Kind::Vector));
+            kinds.map(Row).collect()
+        })
     }
 
     /// The byte-by-byte reference every other row is judged by.
@@ -65,30 +49,21 @@ impl Row {
             Kind::Scalar => "scalar",
             Kind::Swar => "u64",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2Gfni => "avx2+gfni",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Gfni => "avx512+gfni",
+            Kind::Vector(row) => row.name(),
         }
     }
 
     /// Runs a pass: vectors as far as they go, words for the rest.
-    #[cfg_attr(target_arch = "x86_64", allow(unsafe_code, reason = "calls into the vector rows"))]
-    pub(crate) fn run(self, pass: &Pass<'_>, mut output: Output<'_, '_>) {
-        let reached = match self.0 {
-            Kind::Scalar => return scalar::run(pass, output),
-            Kind::Swar => 0,
-            // SAFETY: a row of this kind was made by `detect`, after it found the features.
+    pub(crate) fn run(self, pass: &Pass<'_>, output: Output<'_, '_>) {
+        match self.0 {
+            Kind::Scalar => scalar::run(pass, output),
+            Kind::Swar => swar::run(pass, 0, output),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { x86::run_avx2(pass, &mut output) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2Gfni => unsafe { x86::run_avx2_gfni(pass, &mut output) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Gfni => unsafe { x86::run_avx512_gfni(pass, &mut output) },
-        };
-        swar::run(pass, reached, output);
+            Kind::Vector(row) => {
+                let mut output = output;
+                let reached = row.run(pass, &mut output);
+                swar::run(pass, reached, output);
+            }
+        }
     }
 }
