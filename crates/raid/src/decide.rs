@@ -1,0 +1,277 @@
+//! Deciding: versions of the group header and of the named blobs.
+//!
+//! A value is decided when a majority of the voting members holds it durably. Members
+//! leave one at a time, each by a decided header, and a change of members needs a
+//! majority of the *new* members; any two such majorities share a drive, so a group
+//! that was changed without some drives is never assembled from just these drives.
+//! A write without a majority has an unknown outcome: the group latches, nothing more
+//! is decided until it is opened again (`examples.md` 9.4).
+//!
+//! One owner at a time is assumed here; the two proposers of the session blocks and
+//! [`Registers`] are where Disk Paxos for two controllers fits in (R-RAID-07, -10).
+
+use std::cell::RefCell;
+
+use base::buf::{Buf, BufMut};
+use base::port::LocalFuture;
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+
+use crate::group::Group;
+use crate::header::{GroupHeader, REGISTER_NAME_BYTES_MAX, Standing};
+use crate::layout::{Shape, Slot};
+use crate::member::{DriveState, FailReason, Member};
+use crate::register::{SLOT_HEADER_BYTES, SlotValue, Stamp, encode_slot};
+use crate::status::Event;
+
+/// A register's value and version. Version 0 with no bytes: never set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versioned {
+    /// Raised by one at each change.
+    pub version: u64,
+    /// The value.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a compare-and-set did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CasRefused {
+    /// The register has another version than the caller expected.
+    #[error("register is at version {current}")]
+    Version {
+        /// Its version.
+        current: u64,
+    },
+    /// No majority took the value: it may or may not be decided. Nothing can be decided
+    /// until the group is opened again.
+    #[error("no majority of the drives takes changes")]
+    Latched,
+    /// The value or the name is longer than a register allows, or all names are taken.
+    #[error("name or value does not fit a register")]
+    TooLarge,
+}
+
+/// No majority takes changes; see [`CasRefused::Latched`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no majority of the drives takes changes")]
+pub(crate) struct Latched;
+
+impl From<Latched> for CasRefused {
+    fn from(_: Latched) -> CasRefused {
+        CasRefused::Latched
+    }
+}
+
+/// Small named blobs with compare-and-set (R-RAID-09, -10, -11): what a root needs.
+pub trait Registers {
+    /// The value of `name`.
+    fn get<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Versioned>;
+    /// Sets `name` to `bytes` if its version is `expected` (0: never set); returns the
+    /// new version once it is durable.
+    fn set<'a>(&'a self, name: &'a str, expected: u64, bytes: &'a [u8]) -> LocalFuture<'a, Result<u64, CasRefused>>;
+}
+
+/// The decided values and the right to change them.
+pub(crate) struct Decided {
+    /// Held while anything is being decided.
+    pub gate: Mutex<()>,
+    /// By register index; entry 0 is only a version, the header is kept decoded.
+    pub values: RefCell<Vec<Versioned>>,
+}
+
+impl Group {
+    /// Largest value of a register, in bytes.
+    pub const REGISTER_BYTES_MAX: usize = Shape::BLOB_SLOT_BYTES as usize - SLOT_HEADER_BYTES;
+
+    /// The decided value of register `name`. From memory: the owner of the group is the
+    /// only one that changes it.
+    pub async fn register_read(&self, name: &str) -> Versioned {
+        let index = self.register_index(name);
+        let values = self.inner.decided.values.borrow();
+        index.and_then(|index| values.get(index).cloned()).unwrap_or_default()
+    }
+
+    fn register_index(&self, name: &str) -> Option<usize> {
+        let header = self.inner.header.borrow();
+        header.registers.iter().position(|known| known == name).map(|index| index + 1)
+    }
+
+    /// Sets register `name` to `bytes` if its version is `expected` (0: never set).
+    /// Returns the new version once a majority holds it durably. Everything written and
+    /// flushed before is older on the media than this.
+    pub async fn register_cas(&self, name: &str, expected: u64, bytes: &[u8]) -> Result<u64, CasRefused> {
+        if bytes.len() > Self::REGISTER_BYTES_MAX || name.len() > REGISTER_NAME_BYTES_MAX {
+            return Err(CasRefused::TooLarge);
+        }
+        let index = match self.register_index(name) {
+            Some(index) => index,
+            None if expected != 0 => return Err(CasRefused::Version { current: 0 }),
+            None => self.add_register(name).await?,
+        };
+        let version = self.cas_index(index, expected, bytes).await;
+        // The value stands, whether or not the drives that failed on the way can be
+        // put out of the group: that is tried again by whoever depends on it.
+        let _ = self.settle_failures().await;
+        version
+    }
+
+    async fn cas_index(&self, index: usize, expected: u64, bytes: &[u8]) -> Result<u64, CasRefused> {
+        let _gate = self.inner.decided.gate.lock().await;
+        let current = self.inner.decided.values.borrow()[index].version;
+        if current != expected {
+            return Err(CasRefused::Version { current });
+        }
+        let version = current + 1;
+        let majority = self.inner.header.borrow().quorum().1;
+        self.write_register(index, version, bytes, majority).await?;
+        self.inner.decided.values.borrow_mut()[index] = Versioned { version, bytes: bytes.to_vec() };
+        Ok(version)
+    }
+
+    async fn add_register(&self, name: &str) -> Result<usize, CasRefused> {
+        let added = self.change_header(|header| {
+            let known = header.registers.iter().any(|known| known == name);
+            if known || header.registers.len() + 1 >= Shape::REGISTERS {
+                return None;
+            }
+            header.registers.push(name.to_owned());
+            Some(())
+        });
+        added.await?;
+        self.register_index(name).ok_or(CasRefused::TooLarge)
+    }
+
+    /// Changes the group header: `change` works on a copy, which becomes the header once
+    /// a majority of its members holds it. `None` from `change` leaves it as it is.
+    pub(crate) async fn change_header<T>(
+        &self,
+        change: impl FnOnce(&mut GroupHeader) -> Option<T>,
+    ) -> Result<Option<T>, Latched> {
+        let _gate = self.inner.decided.gate.lock().await;
+        let mut next = self.inner.header.borrow().clone();
+        let Some(result) = change(&mut next) else { return Ok(None) };
+        let version = self.inner.decided.values.borrow()[0].version + 1;
+        self.write_register(0, version, &next.encode(), next.quorum().1).await?;
+        self.inner.decided.values.borrow_mut()[0].version = version;
+        self.inner.header.replace(next);
+        self.inner.space.set(None);
+        Ok(Some(result))
+    }
+
+    /// Writes a value to every good member; latches unless `majority` of them hold it
+    /// durably. A member that cannot take it is failed.
+    async fn write_register(&self, index: usize, version: u64, bytes: &[u8], majority: usize) -> Result<(), Latched> {
+        let inner = &self.inner;
+        if inner.latched.get() {
+            return Err(Latched);
+        }
+        let stamp = Stamp { session: inner.session, version };
+        let image = encode_slot(inner.group, index, &SlotValue { stamp, bytes: bytes.to_vec() });
+        let image = aligned(&image);
+        let good = inner.members.iter().filter(|member| member.is_good());
+        let writes = good.map(|member| put_slot(member, &inner.shape, index, image.clone()));
+        let mut held = 0;
+        for (slot, outcome) in join_all(writes).await {
+            match outcome {
+                Ok(()) => held += 1,
+                Err(reason) => self.fail(slot, reason),
+            }
+        }
+        inner.record.count(|counters| counters.registers_written += 1);
+        if held < majority {
+            self.latch();
+            return Err(Latched);
+        }
+        Ok(())
+    }
+
+    fn latch(&self) {
+        if !self.inner.latched.replace(true) {
+            self.inner.record.event(Event::Latched);
+        }
+    }
+
+    /// Declares a drive failed: not used from now on; the header follows.
+    pub(crate) fn fail(&self, slot: Slot, reason: FailReason) {
+        let member = self.inner.member(slot);
+        if !matches!(member.state.get(), DriveState::Good | DriveState::Rebuilding) {
+            return;
+        }
+        member.state.set(DriveState::Failed);
+        member.fail_reason.set(Some(reason));
+        self.inner.space.set(None);
+        self.inner.record.event(Event::DriveFailed { slot, reason });
+        let group = self.clone();
+        let settle = async move {
+            // A latch has its own event.
+            let _ = group.settle_failures().await;
+        };
+        self.inner.world.spawn.spawn("raid settle failures", Box::pin(settle));
+    }
+
+    /// Puts failed members out of the group by decided headers, one at a time. When it
+    /// returns `Ok`, no drive that failed before the call can ever be believed again.
+    ///
+    /// When so many are absent that stripes are unreadable, nobody is put out and the
+    /// group latches: an enclosure that comes back finds everything as it was
+    /// (`faults.md` F11, F14).
+    pub(crate) async fn settle_failures(&self) -> Result<(), Latched> {
+        while let Some(slot) = self.unsettled() {
+            if self.is_overwhelmed() {
+                self.latch();
+                return Err(Latched);
+            }
+            let change = |header: &mut GroupHeader| {
+                let record = &mut header.members[usize::from(slot.0)];
+                (record.standing == Standing::Good).then(|| {
+                    record.standing = Standing::Failed;
+                    header.membership += 1;
+                })
+            };
+            self.change_header(change).await?;
+        }
+        Ok(())
+    }
+
+    fn unsettled(&self) -> Option<Slot> {
+        let header = self.inner.header.borrow();
+        let mut failed = self.inner.members.iter().filter(|member| member.state.get() == DriveState::Failed);
+        failed.find(|member| header.members[usize::from(member.slot.0)].standing == Standing::Good).map(|m| m.slot)
+    }
+}
+
+impl Registers for Group {
+    fn get<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Versioned> {
+        Box::pin(self.register_read(name))
+    }
+    fn set<'a>(&'a self, name: &'a str, expected: u64, bytes: &'a [u8]) -> LocalFuture<'a, Result<u64, CasRefused>> {
+        Box::pin(self.register_cas(name, expected, bytes))
+    }
+}
+
+/// The bytes in aligned memory.
+pub(crate) fn aligned(bytes: &[u8]) -> Buf {
+    let mut buf = BufMut::zeroed(bytes.len());
+    buf.copy_from_slice(bytes);
+    buf.freeze()
+}
+
+/// Writes a slot image to one member and flushes it. The slot that holds the value
+/// before stays untouched until this one is durable.
+pub(crate) async fn put_slot(
+    member: &Member,
+    shape: &Shape,
+    index: usize,
+    image: Buf,
+) -> (Slot, Result<(), FailReason>) {
+    let which = member.next_slot.borrow()[index];
+    let offset = shape.register_offset_bytes(index, usize::from(which));
+    if let Err(fault) = member.write(offset, image).await {
+        return (member.slot, Err(FailReason::of_write(fault)));
+    }
+    if let Err(fault) = member.flush().await {
+        return (member.slot, Err(FailReason::of_flush(fault)));
+    }
+    member.next_slot.borrow_mut()[index] = 1 - which;
+    (member.slot, Ok(()))
+}

@@ -1,0 +1,477 @@
+//! The group: making one, its segments, and the state the other files work on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use base::buf::{BufMut, BufPool};
+use base::id::{DriveId, GroupId};
+use base::port::{Chance, Drive, MediaFault, World};
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::assemble::{Assembly, read_label};
+use crate::decide::{Decided, Latched, Versioned, aligned};
+use crate::header::{GroupHeader, MemberRecord, Standing};
+use crate::label::{Label, LabelState};
+use crate::layout::{DRIVES_MAX, Extents, Geometry, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
+use crate::member::Member;
+use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
+use crate::status::{Record, Space};
+
+/// How to make a group.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// Name, for people; at most 64 bytes are used.
+    pub name: String,
+    /// Bytes of a stripe unit with its header: a multiple of 4,096, at least 8,192.
+    pub unit_bytes: u32,
+    /// Most data units of a stripe; narrower when there are fewer drives.
+    pub data_width_max: u8,
+    /// Parity units of a stripe: 2 (R-RAID-03). Lab groups of 1 or 2 drives get less.
+    pub parity: u8,
+    /// Bytes of an extent, rounded down to whole units; 0 chooses.
+    pub extent_bytes: u64,
+    /// Whether drives that carry a label of another group, or unknown bytes where the
+    /// label belongs, may be taken.
+    pub overwrite: bool,
+}
+
+impl Default for GroupOptions {
+    fn default() -> GroupOptions {
+        GroupOptions {
+            name: "pool".to_owned(),
+            unit_bytes: 132 << 10,
+            data_width_max: 10,
+            parity: 2,
+            extent_bytes: 0,
+            overwrite: false,
+        }
+    }
+}
+
+/// Why a group was not made. Nothing was written, except after `Media`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateRefused {
+    /// None, or more than 32.
+    #[error("a group has 1 to 32 drives, not {0}")]
+    DriveCount(usize),
+    /// Unit size, width or parity out of range.
+    #[error("unit size, data width or parity is out of range")]
+    Options,
+    /// A drive is too small to hold at least four extents.
+    #[error("drive {index} is too small: {capacity_bytes} bytes")]
+    TooSmall {
+        /// Its index in the list given.
+        index: usize,
+        /// Its size.
+        capacity_bytes: u64,
+    },
+    /// A drive wants an alignment above 4,096 bytes.
+    #[error("drive {index} wants an alignment above 4,096 bytes")]
+    Alignment {
+        /// Its index in the list given.
+        index: usize,
+    },
+    /// A drive belongs to a group or holds something else, and `overwrite` was not given.
+    #[error("drive {index} is in use")]
+    InUse {
+        /// Its index in the list given.
+        index: usize,
+        /// The group on its label, if it has one.
+        group: Option<GroupId>,
+    },
+    /// A drive failed while the group was made.
+    #[error("drive {index}: {fault}")]
+    Media {
+        /// Its index in the list given.
+        index: usize,
+        /// What it said.
+        fault: MediaFault,
+    },
+}
+
+/// Why no segment could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSpace {
+    /// Too few healthy drives have a free extent.
+    #[error("no free extents on enough healthy drives")]
+    Full,
+    /// No majority of the drives takes header changes.
+    #[error("no majority of the drives takes header changes")]
+    Latched,
+}
+
+impl From<Latched> for NoSpace {
+    fn from(_: Latched) -> NoSpace {
+        NoSpace::Latched
+    }
+}
+
+/// A segment, for the layer above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its id.
+    pub id: SegmentId,
+    /// Its geometry.
+    pub geometry: Geometry,
+    /// Its rows.
+    pub rows: u32,
+    /// Members of it that are not good.
+    pub absent: u8,
+}
+
+/// An open RAID group. A handle: clones share the group.
+#[derive(Clone)]
+pub struct Group {
+    pub(crate) inner: Rc<Inner>,
+}
+
+/// What an open group is made of.
+pub(crate) struct Parts {
+    pub header: GroupHeader,
+    pub members: Vec<Member>,
+    pub values: Vec<Versioned>,
+    pub session: u64,
+    pub assembly: Assembly,
+}
+
+pub(crate) struct Inner {
+    pub world: World,
+    pub group: GroupId,
+    pub shape: Shape,
+    pub session: u64,
+    pub members: Vec<Member>,
+    /// As last decided.
+    pub header: RefCell<GroupHeader>,
+    pub extents: RefCell<Vec<Extents>>,
+    pub decided: Decided,
+    pub latched: Cell<bool>,
+    pub record: Record,
+    pub locks: Rc<StripeLocks>,
+    pub units: BufPool,
+    pub sectors: BufPool,
+    /// Largest alignment of the members.
+    pub align_bytes: u32,
+    /// Remembered until drives or segments change.
+    pub space: Cell<Option<Space>>,
+    pub assembly: Assembly,
+}
+
+impl Inner {
+    pub fn member(&self, slot: Slot) -> &Member {
+        &self.members[usize::from(slot.0)]
+    }
+}
+
+/// Stripes that are being written or repaired, so that a repair never lands on a newer
+/// stripe in the same place.
+#[derive(Default)]
+pub(crate) struct StripeLocks {
+    held: RefCell<BTreeMap<StripeId, Arc<Mutex<()>>>>,
+}
+
+/// Sole right to write the units of a stripe.
+pub(crate) struct StripeGuard {
+    locks: Rc<StripeLocks>,
+    id: StripeId,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl StripeLocks {
+    pub async fn lock(self: &Rc<StripeLocks>, id: StripeId) -> StripeGuard {
+        let lock = self.held.borrow_mut().entry(id).or_default().clone();
+        let guard = Some(lock.lock_owned().await);
+        StripeGuard { locks: self.clone(), id, guard }
+    }
+
+    fn held_in(&self, segments: &[SegmentId]) -> Vec<StripeId> {
+        self.held.borrow().keys().filter(|id| segments.contains(&id.segment)).copied().collect()
+    }
+}
+
+impl StripeGuard {
+    /// The stripe.
+    pub fn id(&self) -> StripeId {
+        self.id
+    }
+}
+
+impl Drop for StripeGuard {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut held = self.locks.held.borrow_mut();
+        if held.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            held.remove(&self.id);
+        }
+    }
+}
+
+/// Buffers kept for reuse: whole units, and ranges of a few sectors.
+const UNITS_KEPT: usize = 64;
+const SECTORS_KEPT: usize = 256;
+pub(crate) const SECTORS_BYTES: usize = 16 << 10;
+
+impl Group {
+    /// Makes a group over `drives` and opens it. Every drive must be there and sound.
+    pub async fn create(
+        drives: Vec<Rc<dyn Drive>>,
+        options: GroupOptions,
+        world: World,
+    ) -> Result<Group, CreateRefused> {
+        let shape = plan_shape(&drives, &options)?;
+        if !options.overwrite {
+            refuse_used(&drives).await?;
+        }
+        let header = founding_header(&drives, &options, shape, world.chance.as_ref());
+        let writes = drives.iter().enumerate().map(|(index, drive)| found_member(drive.clone(), &header, index));
+        for (index, outcome) in join_all(writes).await.into_iter().enumerate() {
+            outcome.map_err(|fault| CreateRefused::Media { index, fault })?;
+        }
+        let members = (0u8..).zip(&header.members).zip(drives);
+        let members: Vec<Member> =
+            members.map(|((slot, record), drive)| Member::new(Slot(slot), record.drive, Some(drive))).collect();
+        // The founding header is in slot 0 of each drive.
+        members.iter().for_each(|member| member.next_slot.borrow_mut()[0] = 1);
+        let parts = Parts { header, members, values: founding_values(), session: 1, assembly: Assembly::default() };
+        Ok(Group::assembled(parts, world))
+    }
+
+    /// Puts an open group together from its parts.
+    pub(crate) fn assembled(parts: Parts, world: World) -> Group {
+        let Parts { header, members, values, session, assembly } = parts;
+        let mut extents: Vec<Extents> = header.members.iter().map(|member| Extents::new(member.extents)).collect();
+        for place in header.segments.values().flat_map(|segment| &segment.places) {
+            let taken = extents[usize::from(place.slot.0)].take(place.extent);
+            assert!(taken, "a decided header gives each extent once");
+        }
+        let inner = Inner {
+            group: header.group,
+            shape: header.shape,
+            session,
+            align_bytes: members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512),
+            members,
+            extents: RefCell::new(extents),
+            decided: Decided { gate: Mutex::new(()), values: RefCell::new(values) },
+            latched: Cell::new(false),
+            record: Record::default(),
+            locks: Rc::default(),
+            units: BufPool::new(header.shape.unit_bytes as usize, UNITS_KEPT),
+            sectors: BufPool::new(SECTORS_BYTES, SECTORS_KEPT),
+            space: Cell::new(None),
+            header: RefCell::new(header),
+            assembly,
+            world,
+        };
+        Group { inner: Rc::new(inner) }
+    }
+
+    /// What was found on each drive when the group was opened.
+    pub fn assembly(&self) -> &Assembly {
+        &self.inner.assembly
+    }
+    /// The group's id.
+    pub fn id(&self) -> GroupId {
+        self.inner.group
+    }
+    /// The doors to the world this group uses.
+    pub fn world(&self) -> &World {
+        &self.inner.world
+    }
+    /// A buffer for one stripe unit: payload goes to
+    /// [`UNIT_HEADER_BYTES`](crate::UNIT_HEADER_BYTES).. Holds old bytes.
+    pub fn take_unit(&self) -> BufMut {
+        self.inner.units.take(self.inner.shape.unit_bytes as usize)
+    }
+    /// Bytes of a stripe unit, header included.
+    pub fn unit_bytes(&self) -> u32 {
+        self.inner.shape.unit_bytes
+    }
+    /// Payload bytes of a stripe unit.
+    pub fn unit_payload_bytes(&self) -> u32 {
+        self.inner.shape.unit_payload_bytes()
+    }
+    /// Stripes of a segment; rows are 0 up to this.
+    pub fn rows_per_segment(&self) -> u32 {
+        self.inner.shape.rows
+    }
+    /// Geometry of an open segment.
+    pub fn geometry(&self, segment: SegmentId) -> Option<Geometry> {
+        self.segment(segment).map(|segment| segment.geometry)
+    }
+    /// Payload bytes of the data units of one stripe of an open segment.
+    pub fn payload_bytes_per_stripe(&self, segment: SegmentId) -> Option<u32> {
+        self.geometry(segment).map(|geometry| u32::from(geometry.data) * self.unit_payload_bytes())
+    }
+
+    pub(crate) fn segment(&self, id: SegmentId) -> Option<Rc<Segment>> {
+        self.inner.header.borrow().segments.get(&id).cloned()
+    }
+
+    /// Every open segment, by id.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let header = self.inner.header.borrow();
+        header.segments.values().map(|segment| self.describe(segment)).collect()
+    }
+
+    fn describe(&self, segment: &Segment) -> SegmentInfo {
+        let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).is_good()).count();
+        SegmentInfo {
+            id: segment.id,
+            geometry: segment.geometry,
+            rows: self.inner.shape.rows,
+            absent: u8::try_from(absent).expect("at most 32"),
+        }
+    }
+
+    /// Whether a segment lacks a good drive: new stripes then belong into a newly
+    /// opened, narrower one (`design.md` 11.7). Unknown segments are not degraded.
+    pub fn is_degraded(&self, segment: SegmentId) -> bool {
+        self.segment(segment).is_some_and(|segment| self.describe(&segment).absent > 0)
+    }
+
+    /// Free extents by slot, 0 for drives that take no new segments.
+    pub(crate) fn free_extents(&self) -> Vec<u32> {
+        let extents = self.inner.extents.borrow();
+        let members = self.inner.members.iter();
+        members.zip(extents.iter()).map(|(member, extents)| if member.is_good() { extents.free() } else { 0 }).collect()
+    }
+
+    /// Opens a segment on the healthy drives with most free extents. It is in the group
+    /// header, durably, when this returns; a crash before leaves no trace.
+    pub async fn open_segment(&self) -> Result<SegmentId, NoSpace> {
+        let opened = self.change_header(|header| {
+            let id = SegmentId(header.next_segment);
+            let (geometry, slots) = header.policy.choose(id, &self.free_extents())?;
+            let extents = self.inner.extents.borrow();
+            let extent_of = |slot: Slot| extents[usize::from(slot.0)].peek().expect("chosen for its free extents");
+            let places: Vec<Place> = slots.into_iter().map(|slot| Place { slot, extent: extent_of(slot) }).collect();
+            header.next_segment = header.next_segment.checked_add(1)?;
+            header.segments.insert(id, Rc::new(Segment { id, geometry, places: places.clone() }));
+            Some((id, places))
+        });
+        let (id, places) = opened.await?.ok_or(NoSpace::Full)?;
+        let mut extents = self.inner.extents.borrow_mut();
+        for place in places {
+            assert!(extents[usize::from(place.slot.0)].take(place.extent), "peeked and opened one at a time");
+        }
+        self.inner.space.set(None);
+        Ok(id)
+    }
+
+    /// Gives the extents of `segments` back; none of their stripes may be referenced any
+    /// more. Durable when this returns. Unknown segments are passed over.
+    pub async fn release_segments(&self, segments: &[SegmentId]) -> Result<(), NoSpace> {
+        let released = self.change_header(|header| {
+            let gone: Vec<Rc<Segment>> = segments.iter().filter_map(|id| header.segments.remove(id)).collect();
+            (!gone.is_empty()).then_some(gone)
+        });
+        let gone = released.await?.unwrap_or_default();
+        // A repair that started before must not land on what is written there next.
+        for id in self.inner.locks.held_in(segments) {
+            drop(self.inner.locks.lock(id).await);
+        }
+        let mut extents = self.inner.extents.borrow_mut();
+        for place in gone.iter().flat_map(|segment| &segment.places) {
+            extents[usize::from(place.slot.0)].give_back(place.extent);
+        }
+        self.inner.space.set(None);
+        Ok(())
+    }
+}
+
+fn plan_shape(drives: &[Rc<dyn Drive>], options: &GroupOptions) -> Result<Shape, CreateRefused> {
+    if !(1..=DRIVES_MAX).contains(&drives.len()) {
+        return Err(CreateRefused::DriveCount(drives.len()));
+    }
+    let unit = options.unit_bytes;
+    let sane_unit = (8192..=4 << 20).contains(&unit) && unit.is_multiple_of(4096);
+    let sane_width = options.data_width_max > 0 && usize::from(options.data_width_max) + 2 <= DRIVES_MAX;
+    if !sane_unit || !sane_width || options.parity > 2 {
+        return Err(CreateRefused::Options);
+    }
+    let capacities = drives.iter().map(|drive| drive.info().capacity_bytes);
+    let shape = Shape::plan(unit, options.extent_bytes, capacities.min().expect("at least one drive"));
+    for (index, drive) in drives.iter().enumerate() {
+        let info = drive.info();
+        if info.align_bytes > 4096 {
+            return Err(CreateRefused::Alignment { index });
+        }
+        if shape.extents(info.capacity_bytes) < 4 {
+            return Err(CreateRefused::TooSmall { index, capacity_bytes: info.capacity_bytes });
+        }
+    }
+    Ok(shape)
+}
+
+async fn refuse_used(drives: &[Rc<dyn Drive>]) -> Result<(), CreateRefused> {
+    for (index, drive) in drives.iter().enumerate() {
+        match read_label(drive.as_ref()).await {
+            Ok(LabelState::Blank) => {}
+            Ok(LabelState::Good(label)) => return Err(CreateRefused::InUse { index, group: Some(label.group) }),
+            Ok(LabelState::Unknown) => return Err(CreateRefused::InUse { index, group: None }),
+            Err(fault) => return Err(CreateRefused::Media { index, fault }),
+        }
+    }
+    Ok(())
+}
+
+fn founding_header(drives: &[Rc<dyn Drive>], options: &GroupOptions, shape: Shape, chance: &dyn Chance) -> GroupHeader {
+    let mut group = GroupId::default();
+    chance.fill(&mut group.0);
+    let member = |drive: &Rc<dyn Drive>| {
+        let info = drive.info();
+        let mut id = DriveId::default();
+        chance.fill(&mut id.0);
+        let extents = shape.extents(info.capacity_bytes);
+        MemberRecord { drive: id, standing: Standing::Good, extents, model: info.model, serial: info.serial }
+    };
+    let policy = Policy {
+        data_width_max: options.data_width_max,
+        parity: options.parity,
+        founding_drives: u8::try_from(drives.len()).expect("at most 32"),
+        rows: shape.rows,
+    };
+    GroupHeader {
+        group,
+        name: options.name.chars().take(64).collect(),
+        shape,
+        policy,
+        membership: 1,
+        members: drives.iter().map(member).collect(),
+        registers: Vec::new(),
+        next_segment: 1,
+        segments: BTreeMap::new(),
+    }
+}
+
+fn founding_values() -> Vec<Versioned> {
+    let mut values = vec![Versioned::default(); Shape::REGISTERS];
+    values[0].version = 1;
+    values
+}
+
+/// Writes session block, header and last the labels of a new member: a drive with a
+/// label has a header.
+async fn found_member(drive: Rc<dyn Drive>, header: &GroupHeader, index: usize) -> Result<(), MediaFault> {
+    let shape = header.shape;
+    let value = SlotValue { stamp: Stamp { session: 1, version: 1 }, bytes: header.encode() };
+    let session = aligned(&encode_session(header.group, 1));
+    drive.write(Shape::session_offset_bytes(0, 0), vec![session]).await?;
+    let image = aligned(&encode_slot(header.group, 0, &value));
+    drive.write(shape.register_offset_bytes(0, 0), vec![image]).await?;
+    drive.flush().await?;
+    let label = Label {
+        group: header.group,
+        drive: header.members[index].drive,
+        slot: Slot(u8::try_from(index).expect("at most 32")),
+        shape,
+        extents: header.members[index].extents,
+        name: header.name.clone(),
+    };
+    let label = aligned(&label.encode());
+    drive.write(0, vec![label.clone()]).await?;
+    drive.write(Shape::LABEL_B_BYTES, vec![label]).await?;
+    drive.flush().await
+}

@@ -1,0 +1,177 @@
+//! A member drive while the group is open: its state, its error record, and the only
+//! three places where this crate touches media.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use base::buf::{Buf, BufMut};
+use base::id::DriveId;
+use base::port::{Drive, MediaFault};
+use base::time::Nanos;
+
+use crate::layout::{Shape, Slot};
+
+/// State of a drive in the group (R-SPARE-05).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriveState {
+    /// Used for everything.
+    Good,
+    /// Not there when the group was opened; keeps its vote and its place.
+    Missing,
+    /// Declared failed: out of the group, not believed when it comes back.
+    Failed,
+    /// Being filled again.
+    Rebuilding,
+}
+
+/// Why a drive was declared failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailReason {
+    /// Gone, replaced or truncated.
+    Gone,
+    /// It takes no writes.
+    ReadOnly,
+    /// A write was refused twice, so it may hold old content.
+    LostWrite,
+    /// A flush failed, so writes before it may be lost.
+    LostFlush,
+    /// Too many I/O errors in a minute.
+    Errors,
+}
+
+/// This many errors within [`ERROR_WINDOW`] fail a drive.
+const ERRORS_MAX: usize = 8;
+const ERROR_WINDOW: Duration = Duration::from_secs(60);
+
+/// A member of an open group.
+pub(crate) struct Member {
+    pub slot: Slot,
+    pub id: DriveId,
+    pub drive: Option<Rc<dyn Drive>>,
+    pub align_bytes: u32,
+    pub model: String,
+    pub serial: String,
+    pub access: &'static str,
+    pub state: Cell<DriveState>,
+    pub fail_reason: Cell<Option<FailReason>>,
+    /// Writes completed, and how many of them a completed flush covers. Two counters,
+    /// not a flag: a flush that is still under way covers nobody yet.
+    written: Cell<u64>,
+    flushed: Cell<u64>,
+    /// Which of the two slots of each register the next value goes to.
+    pub next_slot: RefCell<[u8; Shape::REGISTERS]>,
+    pub io_errors: Cell<u64>,
+    pub damaged_units: Cell<u64>,
+    pub repaired_units: Cell<u64>,
+    recent: RefCell<VecDeque<Nanos>>,
+}
+
+impl Member {
+    /// A member with this identity; `drive` is `None` if it is not there.
+    pub fn new(slot: Slot, id: DriveId, drive: Option<Rc<dyn Drive>>) -> Member {
+        let info = drive.as_ref().map(|drive| drive.info());
+        let state = if drive.is_some() { DriveState::Good } else { DriveState::Missing };
+        Member {
+            slot,
+            id,
+            align_bytes: info.as_ref().map_or(0, |info| info.align_bytes),
+            access: info.as_ref().map_or("", |info| info.access),
+            model: info.as_ref().map_or(String::new(), |info| info.model.clone()),
+            serial: info.map_or(String::new(), |info| info.serial),
+            drive,
+            state: Cell::new(state),
+            fail_reason: Cell::new(None),
+            written: Cell::new(0),
+            flushed: Cell::new(0),
+            next_slot: RefCell::new([0; Shape::REGISTERS]),
+            io_errors: Cell::new(0),
+            damaged_units: Cell::new(0),
+            repaired_units: Cell::new(0),
+            recent: RefCell::new(VecDeque::new()),
+        }
+    }
+
+    /// Whether it is used.
+    pub fn is_good(&self) -> bool {
+        self.state.get() == DriveState::Good
+    }
+
+    fn live(&self) -> Result<Rc<dyn Drive>, MediaFault> {
+        match &self.drive {
+            Some(drive) if self.is_good() => Ok(drive.clone()),
+            _ => Err(MediaFault::Gone),
+        }
+    }
+
+    /// Fills `buf` from `offset_bytes`; [`MediaFault::Gone`] if the drive is not used.
+    pub async fn read(&self, offset_bytes: u64, buf: BufMut) -> Result<BufMut, MediaFault> {
+        let drive = self.live()?;
+        let (outcome, buf) = drive.read(offset_bytes, buf).await;
+        outcome.map(|()| buf)
+    }
+
+    /// Writes `data` at `offset_bytes`, trying an I/O error once more.
+    pub async fn write(&self, offset_bytes: u64, data: Buf) -> Result<(), MediaFault> {
+        let drive = self.live()?;
+        let mut outcome = drive.write(offset_bytes, vec![data.clone()]).await;
+        if matches!(outcome, Err(MediaFault::Io | MediaFault::Timeout)) {
+            self.io_errors.set(self.io_errors.get() + 1);
+            outcome = drive.write(offset_bytes, vec![data]).await;
+        }
+        self.written.set(self.written.get() + 1);
+        outcome
+    }
+
+    /// Whether a write completed that no completed flush covers.
+    pub fn is_unflushed(&self) -> bool {
+        self.written.get() > self.flushed.get()
+    }
+
+    /// Makes completed writes durable. Not tried again: a second flush may succeed
+    /// without the writes the first one lost.
+    pub async fn flush(&self) -> Result<(), MediaFault> {
+        let drive = self.live()?;
+        let covered = self.written.get();
+        drive.flush().await?;
+        self.flushed.set(self.flushed.get().max(covered));
+        Ok(())
+    }
+
+    /// Records a fault of a read; says why the drive must be failed, if it must.
+    pub fn judge(&self, fault: MediaFault, now: Nanos) -> Option<FailReason> {
+        match fault {
+            MediaFault::Gone => Some(FailReason::Gone),
+            MediaFault::ReadOnly => Some(FailReason::ReadOnly),
+            MediaFault::Io | MediaFault::Timeout => {
+                self.io_errors.set(self.io_errors.get() + 1);
+                let mut recent = self.recent.borrow_mut();
+                recent.push_back(now);
+                while recent.front().is_some_and(|&at| now.since(at) > ERROR_WINDOW) {
+                    recent.pop_front();
+                }
+                (recent.len() >= ERRORS_MAX).then_some(FailReason::Errors)
+            }
+        }
+    }
+}
+
+impl FailReason {
+    /// Why a drive fails whose write ended in `fault` for good.
+    pub(crate) fn of_write(fault: MediaFault) -> FailReason {
+        match fault {
+            MediaFault::Gone => FailReason::Gone,
+            MediaFault::ReadOnly => FailReason::ReadOnly,
+            MediaFault::Io | MediaFault::Timeout => FailReason::LostWrite,
+        }
+    }
+    /// Why a drive fails whose flush ended in `fault`.
+    pub(crate) fn of_flush(fault: MediaFault) -> FailReason {
+        match fault {
+            MediaFault::Gone => FailReason::Gone,
+            MediaFault::ReadOnly => FailReason::ReadOnly,
+            MediaFault::Io | MediaFault::Timeout => FailReason::LostFlush,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Reading a range of one data unit: the aligned sectors around it, no more, checked by
+//! the caller, who knows what belongs there.
+//!
+//! ```text
+//!  read sectors ── passes ──> answer
+//!      │ refused or fault
+//!  read again ──── passes ──> answer          (a wrong-offset read is gone the second time)
+//!      │ drive absent                │ still wrong
+//!  same range of d others            │
+//!   rebuild ────── passes ──> answer │        (d small reads, nothing written)
+//!      └────────────┬────────────────┘
+//!  lock the stripe, read all units whole, take a version that proves itself,
+//!  rebuild ─────── passes ──> answer, repair in the background
+//!      └ no version passes ─> Unreadable
+//! ```
+
+use std::rc::Rc;
+
+use base::buf::{Buf, BufMut};
+use base::port::MediaFault;
+use futures_util::future::join_all;
+
+use crate::group::{Group, SECTORS_BYTES};
+use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
+use crate::unit::Damage;
+
+/// Why a range cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// More units are damaged or absent than parity can stand in for.
+    #[error("too much of the stripe is damaged or absent")]
+    TooMuchDamage,
+    /// The stripe proves itself whole, and its content is not what the caller expects:
+    /// the reference is wrong, or every unit of a newer write was lost.
+    #[error("the stripe is whole but not what its reference says")]
+    NotWanted,
+    /// The segment is not open, or the range is not within one data unit.
+    #[error("no such stripe or range")]
+    NoSuchStripe,
+}
+
+/// A range of one unit of a stripe.
+#[derive(Clone, Copy)]
+struct Range {
+    id: StripeId,
+    role: usize,
+    /// In the unit, header counted.
+    start_bytes: usize,
+    len_bytes: usize,
+}
+
+impl Range {
+    /// The aligned range around this one: start and length.
+    fn aligned(&self, align_bytes: usize) -> (usize, usize) {
+        let start = self.start_bytes / align_bytes * align_bytes;
+        (start, (self.start_bytes + self.len_bytes).next_multiple_of(align_bytes) - start)
+    }
+}
+
+impl Group {
+    /// Reads `len_bytes` at `offset_bytes` of the data of stripe `id`, where data unit u
+    /// holds bytes u × [`unit_payload_bytes`](Group::unit_payload_bytes) onwards; the
+    /// range may not straddle two units. `verify` decides whether bytes are the right
+    /// ones; nothing it refuses is returned. Damage on the way is repaired.
+    pub async fn read(
+        &self,
+        id: StripeId,
+        offset_bytes: u32,
+        len_bytes: u32,
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Buf, Unreadable> {
+        let segment = self.segment(id.segment).ok_or(Unreadable::NoSuchStripe)?;
+        let range = self.range(&segment, id, offset_bytes, len_bytes).ok_or(Unreadable::NoSuchStripe)?;
+        self.inner.record.count(|counters| counters.reads += 1);
+        let first = self.read_range(&segment, range, verify).await;
+        match first {
+            Ok(bytes) => return Ok(bytes),
+            Err(Damage::Absent) => {
+                if let Some(bytes) = self.read_around(&segment, range, verify).await {
+                    self.inner.record.count(|counters| counters.reads_reconstructed += 1);
+                    return Ok(bytes);
+                }
+            }
+            Err(_) => {
+                if let Ok(bytes) = self.read_range(&segment, range, verify).await {
+                    self.inner.record.count(|counters| counters.reads_on_second_try += 1);
+                    return Ok(bytes);
+                }
+            }
+        }
+        self.read_from_whole(segment, range, verify).await
+    }
+
+    fn range(&self, segment: &Segment, id: StripeId, offset_bytes: u32, len_bytes: u32) -> Option<Range> {
+        let payload = self.unit_payload_bytes();
+        let (role, within) = (offset_bytes / payload, offset_bytes % payload);
+        let fits = role < u32::from(segment.geometry.data)
+            && id.row < self.inner.shape.rows
+            && len_bytes > 0
+            && len_bytes <= payload - within;
+        let start_bytes = UNIT_HEADER_BYTES + within as usize;
+        fits.then_some(Range { id, role: role as usize, start_bytes, len_bytes: len_bytes as usize })
+    }
+
+    /// Reads the sectors around the range from the unit's own drive.
+    async fn read_range(&self, segment: &Segment, range: Range, verify: &dyn Fn(&[u8]) -> bool) -> Result<Buf, Damage> {
+        let (start, len) = range.aligned(self.inner.align_bytes as usize);
+        let bytes = self.read_sectors(segment, range.id, range.role, (start, len)).await?;
+        let from = range.start_bytes - start;
+        let bytes = bytes.freeze().slice(from..from + range.len_bytes);
+        if verify(&bytes) { Ok(bytes) } else { Err(Damage::Content) }
+    }
+
+    async fn read_sectors(
+        &self,
+        segment: &Segment,
+        id: StripeId,
+        role: usize,
+        (start, len): (usize, usize),
+    ) -> Result<BufMut, Damage> {
+        let place = segment.place_of(role, id.row);
+        let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row) + start as u64;
+        self.read_media(place.slot, offset, self.take_sectors(len)).await
+    }
+
+    fn take_sectors(&self, len_bytes: usize) -> BufMut {
+        let pool = if len_bytes <= SECTORS_BYTES { &self.inner.sectors } else { &self.inner.units };
+        pool.take(len_bytes)
+    }
+
+    /// Rebuilds the range from the same range of d other units, as drives are absent.
+    /// Not proved by unit checks, so only good for an answer that `verify` accepts.
+    async fn read_around(&self, segment: &Segment, range: Range, verify: &dyn Fn(&[u8]) -> bool) -> Option<Buf> {
+        let geometry = segment.geometry;
+        let good = |role: usize| self.inner.member(segment.place_of(role, range.id.row).slot).is_good();
+        let sources: Vec<usize> = (0..geometry.width())
+            .filter(|&role| role != range.role && good(role))
+            .take(usize::from(geometry.data))
+            .collect();
+        if sources.len() < usize::from(geometry.data) {
+            return None;
+        }
+        // The header is not covered by parity: leave it out of the range.
+        let (start, len) = range.aligned(self.inner.align_bytes as usize);
+        let reads = sources.iter().map(|&role| self.read_sectors(segment, range.id, role, (start, len)));
+        let reads: Result<Vec<BufMut>, Damage> = join_all(reads).await.into_iter().collect();
+        let reads = reads.ok()?;
+        let mut present: Vec<Option<&[u8]>> = vec![None; geometry.width()];
+        for (&role, bytes) in sources.iter().zip(&reads) {
+            present[role] = Some(bytes);
+        }
+        let mut target = self.take_sectors(len);
+        parity::reconstruct(usize::from(geometry.data), &present, &mut [(range.role, &mut target[..])]).ok()?;
+        let from = range.start_bytes - start;
+        let bytes = target.freeze().slice(from..from + range.len_bytes);
+        verify(&bytes).then_some(bytes)
+    }
+
+    /// Answers from a stripe all of whose units were checked as a whole, and has it
+    /// repaired.
+    async fn read_from_whole(
+        &self,
+        segment: Rc<Segment>,
+        range: Range,
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Buf, Unreadable> {
+        let guard = self.inner.locks.lock(range.id).await;
+        if self.segment(range.id.segment).is_none() {
+            return Err(Unreadable::NoSuchStripe);
+        }
+        // Someone else may have repaired it while we waited.
+        if let Ok(bytes) = self.read_range(&segment, range, verify).await {
+            return Ok(bytes);
+        }
+        let collected = self.collect(segment, range.id, None).await;
+        let mut whole = false;
+        for version in collected.versions() {
+            let Some(stripe) = self.rebuild(&collected, version) else { continue };
+            whole = true;
+            let bytes = stripe.units[range.role].slice(range.start_bytes..range.start_bytes + range.len_bytes);
+            if verify(&bytes) {
+                self.inner.record.count(|counters| counters.reads_reconstructed += 1);
+                self.repair_later(guard, collected.segment(), stripe);
+                return Ok(bytes);
+            }
+        }
+        if whole {
+            self.inner.record.count(|counters| counters.reads_failed += 1);
+            return Err(Unreadable::NotWanted);
+        }
+        Err(self.lose(range.id))
+    }
+
+    /// Reads from a member; a fault goes to the drive's record.
+    pub(crate) async fn read_media(&self, slot: Slot, offset_bytes: u64, buf: BufMut) -> Result<BufMut, Damage> {
+        let member = self.inner.member(slot);
+        let absent = !member.is_good();
+        member.read(offset_bytes, buf).await.map_err(|fault| {
+            if !absent {
+                self.note_fault(slot, fault);
+            }
+            Damage::from(fault)
+        })
+    }
+
+    /// Counts a fault and fails the drive if it is one too many.
+    pub(crate) fn note_fault(&self, slot: Slot, fault: MediaFault) {
+        if let Some(reason) = self.inner.member(slot).judge(fault, self.inner.world.clock.now()) {
+            self.fail(slot, reason);
+        }
+    }
+}

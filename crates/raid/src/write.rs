@@ -1,0 +1,167 @@
+//! Writing: a whole stripe at once, never in place (R-RAID-05).
+//!
+//! Per stripe of d + p units of U bytes: p parity units in one pass over the data, w
+//! check passes, w headers of 512 bytes, w drive writes in parallel. No copy of the
+//! payload: the caller's buffers are frozen and handed to the drives.
+//!
+//! A crash in the middle leaves a stripe nobody refers to yet. A unit that could not be
+//! written costs its drive the membership before the write is reported done, so what it
+//! kept from before is never taken for current (I4).
+
+use base::buf::{Buf, BufMut};
+use futures_util::future::join_all;
+
+use crate::group::Group;
+use crate::layout::{Segment, StripeId, UNIT_HEADER_BYTES};
+use crate::member::{DriveState, FailReason};
+use crate::unit::{UnitHeader, payload_check, stripe_digest};
+
+/// What became of a stripe that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Units that are on no drive; the stripe survives that many fewer losses.
+    pub absent: u8,
+}
+
+/// Why a stripe was not written or not made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFault {
+    /// More units than the parity can stand in for could not be written.
+    #[error("too many drives are absent")]
+    TooManyAbsent,
+    /// A failed drive could not be put out of the group, so the write cannot be
+    /// reported done.
+    #[error("no majority of the drives takes header changes")]
+    Latched,
+    /// The segment is not open, or the row is not in it.
+    #[error("no such stripe")]
+    NoSuchStripe,
+}
+
+/// What a unit header says about content.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    pub generation: u64,
+    pub payload_check: u64,
+    pub stripe_digest: u64,
+}
+
+impl Group {
+    /// Writes stripe `id` under `generation`, which is new in this pool. `data` holds
+    /// one whole unit per data unit, payload from [`UNIT_HEADER_BYTES`] on; nothing live
+    /// may be in that place. Durable after the next [`flush`](Group::flush).
+    ///
+    /// `Ok` if at most `parity` units could not be written; the drives that refused are
+    /// failed then, durably.
+    ///
+    /// # Panics
+    /// When the number or size of the data units is not the segment's.
+    pub async fn write_stripe(&self, id: StripeId, generation: u64, data: Vec<BufMut>) -> Result<Written, WriteFault> {
+        let segment = self.segment(id.segment).filter(|_| id.row < self.inner.shape.rows);
+        let segment = segment.ok_or(WriteFault::NoSuchStripe)?;
+        assert_eq!(data.len(), usize::from(segment.geometry.data), "one buffer per data unit");
+        assert!(data.iter().all(|unit| unit.len() == self.unit_bytes() as usize), "whole units");
+        let mut units = data;
+        self.add_parity(&segment, &mut units);
+        let units = self.seal(&segment, id, generation, units);
+        let guard = self.inner.locks.lock(id).await;
+        let writes = units.into_iter().enumerate().map(|(role, unit)| {
+            let place = segment.place_of(role, id.row);
+            let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
+            async move { (place.slot, self.inner.member(place.slot).write(offset, unit).await) }
+        });
+        let mut absent = 0u8;
+        for (slot, outcome) in join_all(writes).await {
+            if let Err(fault) = outcome {
+                absent += 1;
+                // A drive that was missing all along now lacks something, too.
+                let member = self.inner.member(slot);
+                if member.state.get() == DriveState::Missing {
+                    member.state.set(DriveState::Good);
+                }
+                self.fail(slot, FailReason::of_write(fault));
+            }
+        }
+        drop(guard);
+        self.conclude(segment.geometry.parity, absent).await
+    }
+
+    async fn conclude(&self, parity: u8, absent: u8) -> Result<Written, WriteFault> {
+        if absent > parity {
+            return Err(WriteFault::TooManyAbsent);
+        }
+        if absent > 0 {
+            self.settle_failures().await.map_err(|_| WriteFault::Latched)?;
+        }
+        self.inner.record.count(|counters| {
+            counters.stripes_written += 1;
+            counters.stripes_written_degraded += u64::from(absent > 0);
+        });
+        Ok(Written { absent })
+    }
+
+    /// Appends P and Q, as far as the geometry has them, to the data units.
+    fn add_parity(&self, segment: &Segment, units: &mut Vec<BufMut>) {
+        let parity = segment.geometry.parity;
+        let mut p = (parity >= 1).then(|| self.take_unit());
+        let mut q = (parity >= 2).then(|| self.take_unit());
+        let data: Vec<&[u8]> = units.iter().map(|unit| &unit[UNIT_HEADER_BYTES..]).collect();
+        match (&mut p, &mut q) {
+            (Some(p), Some(q)) => parity::encode(&data, &mut p[UNIT_HEADER_BYTES..], &mut q[UNIT_HEADER_BYTES..]),
+            (Some(p), None) => parity::encode_p(&data, &mut p[UNIT_HEADER_BYTES..]),
+            _ => {}
+        }
+        units.extend(p);
+        units.extend(q);
+    }
+
+    /// Writes the headers of all units, in role order, and freezes them.
+    fn seal(&self, segment: &Segment, id: StripeId, generation: u64, units: Vec<BufMut>) -> Vec<Buf> {
+        let check = |(role, unit): (u8, &BufMut)| payload_check(id, generation, role, &unit[UNIT_HEADER_BYTES..]);
+        let checks: Vec<u64> = (0u8..).zip(&units).map(check).collect();
+        let digest = stripe_digest(generation, &checks);
+        let sealed = (0u8..).zip(units).map(|(role, mut unit)| {
+            let sums = Sums { generation, payload_check: checks[usize::from(role)], stripe_digest: digest };
+            let header = self.unit_header(segment, id, role, sums);
+            header.encode_into(&mut unit);
+            unit.freeze()
+        });
+        sealed.collect()
+    }
+
+    /// The header of the unit with `role`.
+    pub(crate) fn unit_header(&self, segment: &Segment, id: StripeId, role: u8, sums: Sums) -> UnitHeader {
+        let position = segment.position_of(usize::from(role), id.row);
+        UnitHeader {
+            group: self.inner.group,
+            drive: self.inner.member(segment.places[position].slot).id,
+            stripe: id,
+            generation: sums.generation,
+            role,
+            position: u8::try_from(position).expect("at most 32"),
+            geometry: segment.geometry,
+            places: segment.places.clone(),
+            payload_bytes: self.unit_payload_bytes(),
+            payload_check: sums.payload_check,
+            stripe_digest: sums.stripe_digest,
+        }
+    }
+
+    /// Makes every stripe written before durable. A drive whose flush fails is out of
+    /// the group before this returns `Ok`.
+    pub async fn flush(&self) -> Result<(), WriteFault> {
+        let written = self.inner.members.iter().filter(|member| member.is_good() && member.is_unflushed());
+        let flushes = written.map(|member| async move { (member.slot, member.flush().await) });
+        let mut lost = false;
+        for (slot, outcome) in join_all(flushes).await {
+            if let Err(fault) = outcome {
+                lost = true;
+                self.fail(slot, FailReason::of_flush(fault));
+            }
+        }
+        if lost && self.is_overwhelmed() {
+            return Err(WriteFault::TooManyAbsent);
+        }
+        self.settle_failures().await.map_err(|_| WriteFault::Latched)
+    }
+}
