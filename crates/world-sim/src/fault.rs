@@ -198,6 +198,14 @@ pub const FAULT_CLASSES: [FaultClass; 13] = [
     FaultClass::ReadOnly,
 ];
 
+/// The drive a fault may strike.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    index: usize,
+    media: &'a SimMedia,
+    atlas: &'a Atlas,
+}
+
 /// What may happen in one seed.
 #[derive(Clone, Debug, Default)]
 pub struct FaultPlan {
@@ -248,31 +256,32 @@ impl FaultPlan {
         }
         let class = self.classes[rng.index(self.classes.len())];
         let index = rng.index(media.len());
-        let target = &media[index];
+        let target = Target { index, media: &media[index], atlas };
         let done = match class {
             FaultClass::FlipAtRest | FaultClass::Unreadable | FaultClass::StaleRange => {
-                self.strike_place(class, index, target, atlas, rng)
+                self.strike_place(class, &target, rng)
             }
             FaultClass::MisdirectedWrite => strike_misdirected(index, media, atlas, rng),
-            FaultClass::LostWrite | FaultClass::TornWrite => strike_next_write(class, index, target, atlas, rng),
+            FaultClass::LostWrite | FaultClass::TornWrite => strike_next_write(class, &target, rng),
             FaultClass::Back => {
-                target.heal();
-                target.set_rates(self.rates, Some(atlas));
+                target.media.heal();
+                target.media.set_rates(self.rates, Some(atlas));
                 true
             }
             FaultClass::Slow => {
-                target.set_slow(rng.between(2, 50));
+                target.media.set_slow(rng.between(2, 50));
                 true
             }
-            whole => atlas.admits_loss(index) && strike_whole(whole, target),
+            whole => atlas.admits_loss(index) && strike_whole(whole, target.media),
         };
         if rng.percent(30) {
-            self.old.insert(index, target.snapshot());
+            self.old.insert(index, target.media.snapshot());
         }
         done.then_some((class, index))
     }
 
-    fn strike_place(&self, class: FaultClass, index: usize, target: &SimMedia, atlas: &Atlas, rng: &mut Rng) -> bool {
+    fn strike_place(&self, class: FaultClass, target: &Target<'_>, rng: &mut Rng) -> bool {
+        let Target { index, media: target, atlas } = *target;
         let Some(start) = target.random_written_sector(rng) else { return false };
         let length = SECTOR_BYTES << rng.below(6);
         let range = start..(start + length).min(target.state().capacity_bytes);
@@ -308,11 +317,11 @@ fn strike_whole(class: FaultClass, target: &SimMedia) -> bool {
 
 /// Arms a fault whose place is not known yet: the drive must have room for damage
 /// anywhere.
-fn strike_next_write(class: FaultClass, index: usize, target: &SimMedia, atlas: &Atlas, rng: &mut Rng) -> bool {
-    if !atlas.admits_loss(index) {
+fn strike_next_write(class: FaultClass, target: &Target<'_>, rng: &mut Rng) -> bool {
+    if !target.atlas.admits_loss(target.index) {
         return false;
     }
-    target.arm(match class {
+    target.media.arm(match class {
         FaultClass::LostWrite => OneShot::LostWrite,
         _ => OneShot::TornWrite(rng.next_u64()),
     });

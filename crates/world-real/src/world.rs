@@ -1,0 +1,82 @@
+//! Time, tasks and randomness of the real world.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base::port::{Chance, Clock, LocalFuture, Spawn, World};
+use base::{Nanos, WallNanos};
+
+/// The three doors of the real world. Use inside a `LocalSet`.
+pub fn real_world() -> World {
+    World { clock: Rc::new(RealClock::start()), spawn: Rc::new(RealSpawn), chance: Rc::new(RealChance) }
+}
+
+/// The system's clocks. Sleeps are exact to a millisecond, as the runtime's timers are.
+pub struct RealClock {
+    start: Instant,
+}
+
+impl RealClock {
+    /// A monotonic clock that starts at 0 now.
+    pub fn start() -> RealClock {
+        RealClock { start: Instant::now() }
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Nanos {
+        Nanos(nanos(self.start.elapsed()))
+    }
+
+    fn wall(&self) -> WallNanos {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        WallNanos(nanos(since_1970.unwrap_or_default()))
+    }
+
+    fn sleep_until(&self, at: Nanos) -> LocalFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until((self.start + Duration::from_nanos(at.0)).into()))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Tasks on the current `LocalSet`. A task that panics is a defect that must not go
+/// unnoticed: it stops the whole process, and recovery takes over.
+pub struct RealSpawn;
+
+struct AbortOnPanic {
+    name: &'static str,
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("vmhold: the task '{}' panicked; stopping the process", self.name);
+            std::process::abort();
+        }
+    }
+}
+
+impl Spawn for RealSpawn {
+    fn spawn(&self, name: &'static str, task: LocalFuture<'static, ()>) {
+        tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic { name };
+            task.await;
+        });
+    }
+}
+
+/// No unusual paths, and the system's random bytes.
+pub struct RealChance;
+
+impl Chance for RealChance {
+    fn maybe(&self, _site: &'static str) -> bool {
+        false
+    }
+
+    fn fill(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the system has random bytes for ids and keys");
+    }
+}
