@@ -115,8 +115,13 @@ impl Row {
     }
 }
 
-/// Panics unless every target is an absent unit of the stripe, named once.
+/// Panics unless every target is an absent unit of the stripe, named once, and all units
+/// at hand, read or not, are as long as the first.
 fn admit(present: &[Option<&[u8]>], targets: &[(usize, &mut [u8])]) {
+    if let Some((_, first)) = targets.first() {
+        let one_length = present.iter().flatten().all(|unit| unit.len() == first.len());
+        assert!(one_length, "the units of a stripe have one length");
+    }
     for (n, (index, _)) in targets.iter().enumerate() {
         let slot = present.get(*index).expect("a target is a unit of the stripe");
         assert!(slot.is_none(), "unit {index} is at hand and wanted at once");

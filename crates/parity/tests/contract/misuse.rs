@@ -40,6 +40,9 @@ fn lengths_that_differ() {
     assert_refused("short unit present", |row, x, _| {
         let _ = row.reconstruct(2, &[None, Some(SHORT), Some(A)], &mut [(0, x)]);
     });
+    assert_refused("short unit present and not needed", |row, x, _| {
+        let _ = row.reconstruct(2, &[None, Some(A), Some(A), Some(SHORT)], &mut [(0, x)]);
+    });
     assert_refused("short target", |row, x, y| {
         let _ = row.reconstruct(2, &[None, None, Some(A), Some(A)], &mut [(0, x), (1, &mut y[..99])]);
     });
