@@ -1,0 +1,37 @@
+//! SYMLINK (RFC 1813 3.3.10).
+
+use datastore::SetAttr;
+use datastore::op::NewSymlink;
+
+use super::prelude::*;
+
+/// Arguments.
+pub struct Args<'a> {
+    place: PlaceArgs<'a>,
+    set: SetAttr,
+    text: &'a [u8],
+}
+
+impl<'a> Args<'a> {
+    /// Reads the arguments.
+    pub fn decode(input: &mut Decoder<'a>) -> Result<Args<'a>, Malformed> {
+        Ok(Args {
+            place: PlaceArgs::decode(input)?,
+            set: wire::set_attr(input)?,
+            text: input.opaque(wire::PATH_BYTES_MAX)?,
+        })
+    }
+}
+
+pub(super) async fn serve<S: Store>(call: &Procedure<'_, S>, args: Args<'_>, reply: &mut Reply) {
+    let done = match call.handle(args.place.dir) {
+        Ok(dir) => {
+            let place = Place { dir: &dir, name: args.place.name };
+            let new = NewSymlink { text: args.text, set: args.set };
+            call.fs.symlink(call.caller, place, new, call.note(put_outcome)).await
+        }
+        Err(refused) => Err(refused),
+    };
+
+    put_created(&mut reply.head, done);
+}
