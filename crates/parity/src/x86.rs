@@ -11,6 +11,10 @@
 //! tried; the 32-byte rows touch half as many lines per strand and gain up to a quarter
 //! on stripes that come from memory by prefetching two strands ahead.
 //!
+//! Everything below the entry functions is `inline(always)`, and there are no closures:
+//! code that is not inlined into an entry function is compiled without the row's
+//! instructions, right but thirty times slower. The bench shows it.
+//!
 //! Safety, in one place. Every function here that is `unsafe` asks for one or both of:
 //! * (S1) the CPU has the features of the row. A [`VectorRow`] is only made by
 //!   [`VectorRow::detect`] once they were found, and only [`VectorRow::run`] calls the
@@ -90,21 +94,62 @@ unsafe fn finish<V: Lanes>(sum_p: V, sum_q: V, weights: Weights) -> V {
     }
 }
 
-/// Hands `into` the `N` vectors of `unit` at `at`, numbered.
+/// The `N` vectors of `unit` at `at`.
 ///
 /// # Safety
 /// (S1) and (S2) for `N * V::BYTES` bytes.
 #[inline(always)]
-unsafe fn gather<V: Lanes, const N: usize>(unit: &[u8], at: usize, mut into: impl FnMut(usize, V)) {
-    for n in 0..N {
+unsafe fn load<V: Lanes, const N: usize>(unit: &[u8], at: usize) -> [V; N] {
+    // SAFETY: (S1).
+    let mut vectors = unsafe { [V::zero(); N] };
+    for (n, vector) in vectors.iter_mut().enumerate() {
         let offset = at + n * V::BYTES;
         // SAFETY: (S1), (S2).
-        into(n, unsafe { V::load(unit.as_ptr().add(offset)) });
+        *vector = unsafe { V::load(unit.as_ptr().add(offset)) };
         if V::AHEAD_BYTES > 0 && (n * V::BYTES).is_multiple_of(64) {
             // SAFETY: (S1); a prefetch reads nothing, so its address may lie past the unit.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(unit.as_ptr().wrapping_add(offset + V::AHEAD_BYTES).cast()) };
         }
     }
+    vectors
+}
+
+/// Adds vector by vector.
+///
+/// # Safety
+/// (S1)
+#[inline(always)]
+unsafe fn add<V: Lanes, const N: usize>(sums: &mut [V; N], vectors: &[V; N]) {
+    for n in 0..N {
+        // SAFETY: (S1).
+        sums[n] = unsafe { sums[n].add(vectors[n]) };
+    }
+}
+
+/// Doubles every vector.
+///
+/// # Safety
+/// (S1)
+#[inline(always)]
+unsafe fn double<V: Lanes, const N: usize>(sums: &mut [V; N]) {
+    for sum in sums {
+        // SAFETY: (S1).
+        *sum = unsafe { sum.double() };
+    }
+}
+
+/// Is every byte of every vector zero?
+///
+/// # Safety
+/// (S1)
+#[inline(always)]
+unsafe fn vanish<V: Lanes, const N: usize>(sums: &[V; N]) -> bool {
+    let mut vanish = true;
+    for sum in sums {
+        // SAFETY: (S1).
+        vanish &= unsafe { sum.is_zero() };
+    }
+    vanish
 }
 
 /// Both sums over one strand: `N` vectors' width of every unit at `at`.
@@ -118,21 +163,20 @@ unsafe fn sums<V: Lanes, const N: usize, const WITH_Q: bool>(pass: &Pass<'_>, at
         let (mut sum_p, mut sum_q) = ([V::zero(); N], [V::zero(); N]);
         for unit in pass.data().iter().rev() {
             if WITH_Q {
-                sum_q = sum_q.map(|sum| sum.double());
+                double(&mut sum_q);
             }
             let Some(unit) = unit else { continue };
-            gather::<V, N>(unit, at, |n, vector| {
-                sum_p[n] = sum_p[n].add(vector);
-                if WITH_Q {
-                    sum_q[n] = sum_q[n].add(vector);
-                }
-            });
+            let vectors = load::<V, N>(unit, at);
+            add(&mut sum_p, &vectors);
+            if WITH_Q {
+                add(&mut sum_q, &vectors);
+            }
         }
         if let Some(p) = pass.p() {
-            gather::<V, N>(p, at, |n, vector| sum_p[n] = sum_p[n].add(vector));
+            add(&mut sum_p, &load(p, at));
         }
         if let (Some(q), true) = (pass.q(), WITH_Q) {
-            gather::<V, N>(q, at, |n, vector| sum_q[n] = sum_q[n].add(vector));
+            add(&mut sum_q, &load(q, at));
         }
         (sum_p, sum_q)
     }
@@ -160,7 +204,7 @@ unsafe fn strand<V: Lanes, const N: usize, const WITH_Q: bool>(
                     }
                 }
             }
-            Output::Vanish(holds) => **holds &= sum_p.into_iter().chain(sum_q).all(|sum| sum.is_zero()),
+            Output::Vanish(holds) => **holds &= vanish(&sum_p) & vanish(&sum_q),
         }
     }
 }
