@@ -28,9 +28,11 @@ use bytes::BytesMut;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::arena::Arenas;
-use crate::format::{BATCH_BYTES_LIMIT, RECORD_HEADER_BYTES, RecordHeader, RingId, TrimPoint, record_bytes};
+use crate::format::{
+    BATCH_BYTES_LIMIT, BLOCK_BYTES, LINE_BYTES, RECORD_HEADER_BYTES, RecordHeader, RingId, TrimPoint, record_bytes,
+};
 use crate::record::{Kind, NewRecord, Record, Sequence};
-use crate::ring::{BatchMark, Ring};
+use crate::ring::{BatchMark, Ring, SEAL_RESERVE_BYTES};
 
 /// Limits and times of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +65,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Asserts the relations between the limits.
-    pub(crate) fn check(&self) {
-        assert!(self.batch_bytes_max as u64 <= BATCH_BYTES_LIMIT, "the format bounds a batch");
-        assert!(self.batch_bytes_max >= 4096 && self.in_flight_max >= 1, "something must fit");
+    /// These limits for a ring of `ring_bytes`: a quarter of it holds the largest
+    /// batch, so that trimming always makes room for one.
+    fn within(mut self, ring_bytes: u64) -> Config {
+        let quarter = (ring_bytes - SEAL_RESERVE_BYTES) / 4 / BLOCK_BYTES * BLOCK_BYTES;
+        self.batch_bytes_max = self.batch_bytes_max.min(quarter.min(BATCH_BYTES_LIMIT) as usize);
+        assert!(self.batch_bytes_max as u64 >= BLOCK_BYTES && self.in_flight_max >= 1, "something must fit");
+        self
     }
 }
 
@@ -254,7 +259,7 @@ fn wake(waker: &mut Option<Waker>) {
 
 impl Journal {
     pub(crate) fn start(start: Start, world: World, config: Config) -> Journal {
-        config.check();
+        let config = config.within(start.ring.ring_bytes());
         let mut opening = [0; 8];
         world.chance.fill(&mut opening);
         let arena_bytes = config.batch_bytes_max.max(1 << 20) * 2;
@@ -296,12 +301,30 @@ impl Journal {
         &self.owner.0
     }
 
-    /// Seals what opening found, if media does not prove all of it yet and the root
-    /// agrees. Returns what to wait for.
-    pub(crate) fn seal_opening(&self) -> Option<Sequence> {
+    /// Seals what opening found, if media does not prove all of it yet. Returns when the
+    /// seal is stable, or can not become so before the root is written.
+    pub(crate) async fn seal_opening(&self) -> Result<(), Latched> {
         let shared = self.shared();
-        let mut state = shared.state.borrow_mut();
-        (state.wants_seal() && state.ring.root_agrees()).then(|| state.put_seal(shared))
+        let put_seal = || {
+            let mut state = shared.state.borrow_mut();
+            let due = state.wants_seal() && state.ring.root_agrees();
+            due.then(|| state.put_seal(shared))
+        };
+        let Some(sequence) = put_seal() else {
+            return Ok(());
+        };
+        poll_fn(|context| {
+            let mut state = shared.state.borrow_mut();
+            if state.latched {
+                return Poll::Ready(Err(Latched));
+            }
+            if state.ring.stable_through() >= sequence || !state.ring.root_agrees() {
+                return Poll::Ready(Ok(()));
+            }
+            state.wakers.stable.push((sequence, context.waker().clone()));
+            Poll::Pending
+        })
+        .await
     }
 
     /// Accepts a record now or says why not. Its body is copied once. It is not stable
@@ -353,6 +376,11 @@ impl Journal {
             Poll::Pending
         })
         .await
+    }
+
+    /// Longest body a record may have here: set by the configuration and the ring.
+    pub fn body_bytes_max(&self) -> usize {
+        self.shared().config.batch_bytes_max - RECORD_HEADER_BYTES
     }
 
     /// Proof of what is stable now.
@@ -416,6 +444,7 @@ impl Journal {
         let find = |wanted| state.legs.iter().position(|leg| leg.incarnation == wanted);
         let bits = named.iter().try_fold(0, |bits, &wanted| Some(bits | 1 << find(wanted)?));
         let stable = state.ring.root_recorded(bits);
+        wake(&mut state.wakers.pump);
         drop(state);
         shared.deliver(stable.end - stable.start);
     }
@@ -591,7 +620,7 @@ impl State {
     /// Completes the headers of a batch: place, chain, claim.
     fn close(&mut self, batch: &mut [u8], mark: BatchMark, ring_id: RingId) {
         let records = u16::try_from(mark.last.0 - mark.first.0 + 1).expect("a batch has fewer records than lines");
-        let blocks = u16::try_from(mark.length_bytes / crate::format::BLOCK_BYTES).expect("a batch is bounded");
+        let blocks = u16::try_from(mark.length_bytes / BLOCK_BYTES).expect("a batch is bounded");
         self.claimed = self.claimable;
         let mut at = 0;
         for index in 0..records {
@@ -601,7 +630,7 @@ impl State {
             header.opening.set(self.opening);
             header.stable_through.set(self.claimed.0);
             header.batch_blocks.set(blocks);
-            header.batch_line.set((at as u64 / crate::format::LINE_BYTES) as u16);
+            header.batch_line.set((at as u64 / LINE_BYTES) as u16);
             header.batch_records.set(records);
             header.batch_index.set(index);
             header.close(ring_id);
@@ -616,8 +645,8 @@ impl State {
             && self.ring.in_flight() == 0
             && self.ring.open_bytes() == 0
             && self.sealed.is_empty()
-            && self.claimed < self.last_payload.min(self.ring.stable_through())
-            && self.ring.free_for_seal_bytes() >= crate::format::BLOCK_BYTES
+            && self.claimed < self.last_payload.min(self.claimable)
+            && self.ring.free_for_seal_bytes() >= BLOCK_BYTES
     }
 
     /// Appends a seal.
@@ -655,10 +684,9 @@ impl Shared {
                 state.ring.lost(leg)
             }
         };
-        let latched = state.latched;
         drop(state);
         self.deliver(stable.end - stable.start);
-        if latched {
+        if result.is_err() {
             self.wake_all();
         }
     }
@@ -717,12 +745,13 @@ impl Shared {
         }
     }
 
-    /// The journal has latched: everyone who waits learns it.
+    /// A leg is lost, perhaps the last: everyone who waits looks again.
     fn wake_all(&self) {
         let mut state = self.state.borrow_mut();
         let mut woken: Vec<Waker> = state.wakers.stable.drain(..).map(|(_, waker)| waker).collect();
         woken.extend(state.wakers.room.iter_mut().filter_map(|place| place.1.take()));
         woken.extend(state.wakers.taker.take());
+        woken.extend(state.wakers.pump.take());
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }

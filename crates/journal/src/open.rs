@@ -100,7 +100,7 @@ pub enum FormatRefused {
     /// One or two legs, each with its own incarnation.
     #[error("a journal has one or two legs with an incarnation each")]
     Legs,
-    /// A ring holds at least four of the largest batches.
+    /// The ring would be smaller than [`RING_BYTES_MIN`].
     #[error("a leg is smaller than {needed_bytes} bytes")]
     TooSmall {
         /// Smallest legal capacity.
@@ -191,9 +191,7 @@ impl Journal {
             last_payload: found.last_payload,
         };
         let journal = Journal::start(start, world, config);
-        if let Some(sequence) = journal.seal_opening()
-            && journal.stable(sequence).await.is_err()
-        {
+        if journal.seal_opening().await.is_err() {
             return Err(OpenRefused::Failed { legs: verdicts });
         }
         Ok((journal, Recovered { records, blocked, legs: verdicts, letters }))

@@ -314,7 +314,7 @@ impl Walk<'_> {
     }
 
     fn record(&mut self, expected: Expected) -> Result<Taken, (char, Decision)> {
-        let shown: Vec<(Slot, Option<RecordHeader>)> = self.legs.iter().map(|leg| self.slot(leg, expected)).collect();
+        let shown = self.shown(expected);
         let slots: Vec<Slot> = shown.iter().map(|&(slot, _)| slot).collect();
         let mut whole = 0;
         for (leg, _) in slots.iter().enumerate().filter(|&(_, &slot)| slot == Slot::Whole) {
@@ -336,11 +336,24 @@ impl Walk<'_> {
         };
         let header = shown[header_leg].1.expect("a leg that shows a header has one");
         let body_at = expected.at + RECORD_HEADER_BYTES as u64;
-        let body = match decision {
-            Decision::Block(_) => None,
-            _ => Some(self.slice(body_leg, body_at, u64::from(header.body_bytes.get()))),
-        };
+        let lost = matches!(decision, Decision::Block(_));
+        let body = (!lost).then(|| self.slice(body_leg, body_at, u64::from(header.body_bytes.get())));
+        let whole = if lost { 1 << header_leg } else { whole };
         Ok(Taken { at: expected.at, header, body, header_leg, body_leg, whole })
+    }
+
+    /// What the legs show. Where two are whole and differ (each was opened alone, and
+    /// neither acknowledged anything, see `docs/formats/journal.md`) the first counts.
+    fn shown(&self, expected: Expected) -> Vec<(Slot, Option<RecordHeader>)> {
+        let mut shown: Vec<(Slot, Option<RecordHeader>)> =
+            self.legs.iter().map(|leg| self.slot(leg, expected)).collect();
+        let first = shown.iter().find(|shown| shown.0 == Slot::Whole).copied();
+        for other in shown.iter_mut().filter(|other| other.0 == Slot::Whole) {
+            if first.is_some_and(|first| first.1 != other.1) {
+                *other = (Slot::Branch, None);
+            }
+        }
+        shown
     }
 
     fn slice(&self, leg: usize, at: u64, len: u64) -> Buf {
@@ -464,12 +477,12 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes the batch for writing to the legs that do not have all of it. A lost body
-    /// is left as it is: there is nothing better to write.
+    /// Notes the batch for writing to the legs that do not have all of it. Where a body
+    /// is lost, its header at least gets to every leg.
     fn mend(&mut self, batch_at: u64, mark: BatchMark, records: &[Taken]) {
         let all = (1_u8 << self.legs.len()) - 1;
         let everywhere = records.iter().fold(all, |bits, taken| bits & taken.whole);
-        if everywhere == all || records.iter().any(|taken| taken.body.is_none()) {
+        if everywhere == all {
             return;
         }
         let bytes = if everywhere == 0 {
