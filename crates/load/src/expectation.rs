@@ -93,6 +93,11 @@ pub enum Breach {
         /// The version found.
         found_version: u32,
     },
+    /// The server answers reads with an error.
+    Unreadable {
+        /// NFS status, 0 if it gave no bytes.
+        status: u32,
+    },
     /// Bytes that are no unit.
     Damaged {
         /// The first bytes are those of a unit.

@@ -29,13 +29,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod bench;
 pub mod block;
+pub mod command;
 pub mod connection;
 pub mod expectation;
+pub mod failure;
+pub mod fileset;
+pub mod journal;
 pub mod mount;
 pub mod nfs3;
 pub mod random;
+pub mod report;
 pub mod rpc;
+pub mod tally;
 pub mod target;
+pub mod transfer;
+pub mod verify;
 pub mod workload;
 pub mod xdr;

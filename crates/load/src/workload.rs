@@ -177,6 +177,7 @@ pub fn vm_files(vms: u64, vm_bytes: u64, unit_bytes: u32) -> Vec<FileSpec> {
 /// Chooses operations.
 #[derive(Debug)]
 pub struct Chooser {
+    seed: u64,
     random: Random,
     deck: Vec<Kind>,
     dealt: usize,
@@ -194,7 +195,12 @@ impl Chooser {
         let cards = [(Kind::Read, mix.read), (Kind::Write, mix.write), (Kind::Other, mix.other)];
         let deck: Vec<Kind> = cards.into_iter().flat_map(|(kind, n)| std::iter::repeat_n(kind, n as usize)).collect();
         let dealt = deck.len();
-        Chooser { random: Random::new(seed), deck, dealt, sizes, pattern, front: 0 }
+        Chooser { seed, random: Random::new(seed), deck, dealt, sizes, pattern, front: 0 }
+    }
+
+    /// The seed it was made from.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The next kind of operation.
