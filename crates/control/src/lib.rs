@@ -8,9 +8,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod check;
 pub mod codes;
+pub mod datastore;
+pub mod demo;
+pub mod envelope;
 pub mod exit;
+pub mod health;
+pub mod pool;
+pub mod problem;
+pub mod status;
 pub mod text;
 
 pub use codes::{Code, Severity};
+pub use envelope::{Document, Envelope, Origin, Outcome};
 pub use exit::Exit;
+pub use problem::{Problem, ProblemDocument};

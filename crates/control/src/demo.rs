@@ -1,0 +1,151 @@
+//! `quickstart`: its document and its text.
+
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::Document;
+use crate::text;
+
+/// A running demo. `quickstart --json` prints it once everything answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quickstart {
+    /// Version.
+    pub version: String,
+    /// Folder.
+    pub dir: String,
+    /// Processes.
+    pub pids: Vec<u32>,
+    /// Where the datastore is served.
+    pub nfs: DemoNfs,
+    /// Base address of the API, as in `http://127.0.0.1:8080`.
+    pub api: String,
+    /// Log file.
+    pub log: String,
+    /// Name of the pool.
+    pub pool: String,
+    /// Number of drives.
+    pub drives: u32,
+    /// Size of each.
+    pub drive_bytes: u64,
+    /// Stripe, as in `4+2`.
+    pub stripe: String,
+    /// What the drives lie on is memory.
+    pub memory: bool,
+    /// Time from start to ready.
+    pub ready_after_seconds: f64,
+    /// What this demo cannot survive.
+    pub warnings: Vec<String>,
+}
+
+/// Where the demo's datastore is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemoNfs {
+    /// Address.
+    pub host: String,
+    /// NFS port.
+    pub port: u16,
+    /// MOUNT port.
+    pub mount_port: u16,
+    /// Export path.
+    pub export: String,
+}
+
+impl Document for Quickstart {
+    const SCHEMA: &'static str = "vmhold.quickstart/v1";
+}
+
+impl Quickstart {
+    /// What is printed when the demo is ready.
+    #[must_use]
+    pub fn human(&self) -> String {
+        let DemoNfs { host, port, mount_port, export } = &self.nfs;
+        let dir = &self.dir;
+        let place = if self.memory { "in memory" } else { "sparse files" };
+        let mut out = format!("vmhold quickstart {}   one store on this machine\n", self.version);
+        out.push_str("DEMO: file-backed drives, loopback only, no login. Not for data you need.\n\n");
+        out.push_str(&format!("  [ok] folder      {dir}\n"));
+        out.push_str(&format!(
+            "  [ok] pool        {}: {} drives x {} ({place}), stripe {}\n",
+            self.pool,
+            self.drives,
+            text::bytes(self.drive_bytes),
+            self.stripe
+        ));
+        out.push_str(&format!("  [ok] datastore   {host}:{export}, port {port}, mount port {mount_port}\n"));
+        for warning in &self.warnings {
+            for (index, line) in text::wrap(warning, 64).into_iter().enumerate() {
+                out.push_str(&format!("  {:<5}{line}\n", if index == 0 { "[!!]" } else { "" }));
+            }
+        }
+        out.push_str(&format!("Ready in {}.\n\n", text::duration(self.ready_after_seconds)));
+        out.push_str(&format!("  Status     vmhold status --dir {dir}\n"));
+        out.push_str(&format!("  Pool       vmhold pool show {} --map --dir {dir}\n", self.pool));
+        out.push_str(&format!("  API        {}/v1/status\n", self.api));
+        out.push_str(&format!("  Metrics    {}/metrics\n", self.api));
+        out.push_str(&format!("  Log        {}\n\n", self.log));
+        out.push_str("Mount it (needs root on this machine only for the mount itself):\n");
+        out.push_str(&format!(
+            "  sudo mount -t nfs \\\n       -o vers=3,hard,proto=tcp,nolock,port={port},mountport={mount_port} \\\n       {host}:{export} MOUNTPOINT\n"
+        ));
+        out.push_str("Or look at it without root, with the tools of libnfs:\n");
+        out.push_str(&format!("  nfs-ls \"nfs://{host}{export}?nfsport={port}&mountport={mount_port}\"\n"));
+        out.push_str("Or load it and have every acknowledged write proved:\n");
+        out.push_str(&format!("  vmhold bench --target nfs://{host}:{port}{export} --mountport {mount_port}\n\n"));
+        out.push_str("Now break it:\n");
+        for (command, effect) in [
+            ("drive 3", "lose a drive, see it reconstructed"),
+            ("bits 100", "flip 100 random bits on the drives"),
+            ("kill", "kill -9 the server; then: quickstart resume"),
+        ] {
+            out.push_str(&format!("  vmhold quickstart break {command:<10} {effect}\n"));
+        }
+        out.push_str(&format!("  vmhold quickstart check {:<10} every acknowledged write is still there\n", ""));
+        out.push_str(&format!(
+            "\nStop: Ctrl-C (resume with: vmhold quickstart resume --dir {dir})\nRemove: vmhold quickstart destroy --dir {dir}\n"
+        ));
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo() -> Quickstart {
+        Quickstart {
+            version: "0.1.0".into(),
+            dir: "./vmhold-demo".into(),
+            pids: vec![4242],
+            nfs: DemoNfs { host: "127.0.0.1".into(), port: 20049, mount_port: 20048, export: "/demo".into() },
+            api: "http://127.0.0.1:8080".into(),
+            log: "./vmhold-demo/server.log".into(),
+            pool: "flash0".into(),
+            drives: 8,
+            drive_bytes: 1 << 30,
+            stripe: "4+2".into(),
+            memory: false,
+            ready_after_seconds: 0.8,
+            warnings: vec!["the journal stands on an ordinary file; it does not survive the loss of that disk".into()],
+        }
+    }
+
+    #[test]
+    fn the_screen_fits_80_columns_and_names_every_next_step() {
+        let screen = demo().human();
+        assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+        for part in
+            ["Ready in 0.8 s.", "port=20049,mountport=20048", "break drive", "destroy --dir", "/metrics", "[!!]"]
+        {
+            assert!(screen.contains(part), "{part} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_promised_fields() {
+        let json = serde_json::to_value(demo()).unwrap();
+        assert_eq!(json["dir"], "./vmhold-demo");
+        assert_eq!(json["pids"][0], 4242);
+        assert_eq!(json["nfs"]["mount_port"], 20048);
+        assert_eq!(json["nfs"]["export"], "/demo");
+        assert_eq!(json["api"], "http://127.0.0.1:8080");
+    }
+}
