@@ -178,16 +178,15 @@ impl Group {
         let mut assembly = Assembly { drives: Vec::new() };
         let mut groups: BTreeMap<GroupId, Vec<Acceptor>> = BTreeMap::new();
         let labels = join_all(drives.iter().map(|drive| read_label(drive.as_ref()))).await;
+        let mut reads = Vec::new();
         for (index, (drive, label)) in drives.iter().zip(labels).enumerate() {
             let (finding, label) = first_finding(label);
             assembly.drives.push((drive.info().serial, finding));
-            if let Some(label) = label {
-                let group = groups.entry(label.group).or_default();
-                group.push(Acceptor::read(index, drive.clone(), label).await);
-            }
+            let label = label.filter(|label| wanted.is_none_or(|wanted| wanted == label.group));
+            reads.extend(label.map(|label| Acceptor::read(index, drive.clone(), label)));
         }
-        if let Some(wanted) = wanted {
-            groups.retain(|group, _| *group == wanted);
+        for acceptor in join_all(reads).await {
+            groups.entry(acceptor.label.group).or_default().push(acceptor);
         }
         let (candidate, assembly) = choose_group(groups, assembly)?;
         start(candidate, assembly, world).await

@@ -187,6 +187,7 @@ impl Group {
 
     fn latch(&self) {
         if !self.inner.latched.replace(true) {
+            self.inner.space.set(None);
             self.inner.record.event(Event::Latched);
         }
     }

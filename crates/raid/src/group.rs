@@ -15,7 +15,7 @@ use crate::assemble::{Assembly, read_label};
 use crate::decide::{Decided, Latched, Versioned, aligned};
 use crate::header::{GroupHeader, MemberRecord, Standing};
 use crate::label::{Label, LabelState};
-use crate::layout::{DRIVES_MAX, Extents, Geometry, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
+use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
 use crate::member::Member;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::status::{Record, Space};
@@ -331,11 +331,18 @@ impl Group {
         self.segment(segment).is_some_and(|segment| self.describe(&segment).absent > 0)
     }
 
-    /// Free extents by slot, 0 for drives that take no new segments.
-    pub(crate) fn free_extents(&self) -> Vec<u32> {
+    /// What the drives hold; drives that take no new segments have nothing free.
+    pub(crate) fn load(&self, header: &GroupHeader) -> Load {
+        let mut load = Load { free: vec![0; header.members.len()], parity_units: vec![0; header.members.len()] };
+        for segment in header.segments.values() {
+            let slots: Vec<Slot> = segment.places.iter().map(|place| place.slot).collect();
+            load.add(&header.policy, segment.geometry, &slots);
+        }
         let extents = self.inner.extents.borrow();
-        let members = self.inner.members.iter();
-        members.zip(extents.iter()).map(|(member, extents)| if member.is_good() { extents.free() } else { 0 }).collect()
+        for ((free, member), extents) in load.free.iter_mut().zip(&self.inner.members).zip(extents.iter()) {
+            *free = if member.is_good() { extents.free() } else { 0 };
+        }
+        load
     }
 
     /// Opens a segment on the healthy drives with most free extents. It is in the group
@@ -343,7 +350,7 @@ impl Group {
     pub async fn open_segment(&self) -> Result<SegmentId, NoSpace> {
         let opened = self.change_header(|header| {
             let id = SegmentId(header.next_segment);
-            let (geometry, slots) = header.policy.choose(id, &self.free_extents())?;
+            let (geometry, slots) = header.policy.choose(id, &self.load(header))?;
             let extents = self.inner.extents.borrow();
             let extent_of = |slot: Slot| extents[usize::from(slot.0)].peek().expect("chosen for its free extents");
             let places: Vec<Place> = slots.into_iter().map(|slot| Place { slot, extent: extent_of(slot) }).collect();

@@ -8,11 +8,11 @@
 //!  role    = what a unit is: 0..d data, d = P, d + 1 = Q;  role = (position + row) mod w
 //! ```
 //!
-//! Roles turn by one position per row, and a segment's positions are turned by the rows
-//! that went before it, so that over a group of which every drive takes part the parity
-//! units walk round all drives without a jump (R-RAID-04). Drives are chosen by most free
-//! extents, ties by a start that moves with the segment id, which keeps space use even
-//! when a stripe is narrower than the group (R-RAID-06).
+//! Roles turn by one position per row. Where a segment's rows do not divide by its width
+//! some positions hold parity once more than others, so its positions are turned to where
+//! this evens out what the drives hold already (R-RAID-04). Drives are chosen by most
+//! free extents, ties by a start that moves with the segment id, which keeps space use
+//! even when a stripe is narrower than the group (R-RAID-06).
 
 use std::fmt;
 
@@ -146,27 +146,59 @@ impl Policy {
         (data > 0).then(|| Geometry { data: as_u8(data), parity: as_u8(parity) })
     }
 
-    /// Drives of the next segment, by position. `free[slot]` is the number of free
-    /// extents of a drive that may be used, 0 for one that may not.
-    pub fn choose(&self, id: SegmentId, free: &[u32]) -> Option<(Geometry, Vec<Slot>)> {
-        let mut usable: Vec<usize> = (0..free.len()).filter(|&slot| free[slot] > 0).collect();
+    /// Drives of the next segment, by position.
+    pub fn choose(&self, id: SegmentId, load: &Load) -> Option<(Geometry, Vec<Slot>)> {
+        let drives = load.free.len();
+        let mut usable: Vec<usize> = (0..drives).filter(|&slot| load.free[slot] > 0).collect();
         let geometry = self.geometry(usable.len())?;
         let width = geometry.width();
-        let start = id.0 as usize * width % free.len();
-        usable.sort_by_key(|&slot| (u32::MAX - free[slot], (slot + free.len() - start) % free.len()));
+        let start = id.0 as usize % drives * width % drives;
+        usable.sort_by_key(|&slot| (u32::MAX - load.free[slot], (slot + drives - start) % drives));
         usable.truncate(width);
         usable.sort_unstable();
-        usable.rotate_left(turn(id, self.rows, width));
+        let turn = self.turn(geometry, &usable, load);
+        usable.rotate_left(turn);
         Some((geometry, usable.into_iter().map(|slot| Slot(u8::try_from(slot).expect("at most 32"))).collect()))
+    }
+
+    /// By how many positions to turn `slots` so that the parity units of all drives are
+    /// as even as can be: the least sum of squares.
+    fn turn(&self, geometry: Geometry, slots: &[usize], load: &Load) -> usize {
+        let width = geometry.width();
+        let extra: Vec<u64> = (0..width).map(|position| self.parity_rows(geometry, position)).collect();
+        let cost = |turn: usize| {
+            let held = (0..width).map(|position| load.parity_units[slots[(position + turn) % width]] + extra[position]);
+            held.map(|units| u128::from(units) * u128::from(units)).sum::<u128>()
+        };
+        (0..width).min_by_key(|&turn| cost(turn)).unwrap_or(0)
+    }
+
+    /// Rows of a segment in which `position` holds a parity unit.
+    fn parity_rows(&self, geometry: Geometry, position: usize) -> u64 {
+        let width = geometry.width();
+        let rest = self.rows as usize % width;
+        let in_rest = (0..rest).filter(|row| (position + row) % width >= usize::from(geometry.data)).count();
+        u64::from(self.rows / width as u32) * u64::from(geometry.parity) + in_rest as u64
     }
 }
 
-/// By how many positions segment `id` is turned so that roles go on where the segment
-/// before it stopped.
-fn turn(id: SegmentId, rows: u32, width: usize) -> usize {
-    let width = width as u64;
-    let gone = u64::from(id.0) % width * (u64::from(rows) % width) % width;
-    usize::try_from((width - gone) % width).expect("below the width")
+/// What the drives hold, by slot; decides where the next segment goes.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Free extents; 0 for a drive that may not be used.
+    pub free: Vec<u32>,
+    /// Parity units of the segments that are open.
+    pub parity_units: Vec<u64>,
+}
+
+impl Load {
+    /// Accounts for a segment whose drives were chosen.
+    pub fn add(&mut self, policy: &Policy, geometry: Geometry, slots: &[Slot]) {
+        for (position, slot) in slots.iter().enumerate() {
+            self.free[usize::from(slot.0)] = self.free[usize::from(slot.0)].saturating_sub(1);
+            self.parity_units[usize::from(slot.0)] += policy.parity_rows(geometry, position);
+        }
+    }
 }
 
 /// Offsets on a drive, the same on every drive of a group.

@@ -266,10 +266,13 @@ impl Group {
         for segment in header.segments.values() {
             space.data_bytes_open += rows * payload * u64::from(segment.geometry.data);
         }
-        let mut free = self.free_extents();
+        let mut load = self.load(&header);
+        if self.inner.latched.get() {
+            load.free.fill(0);
+        }
         let mut id = crate::SegmentId(header.next_segment);
-        while let Some((geometry, slots)) = header.policy.choose(id, &free) {
-            slots.iter().for_each(|slot| free[usize::from(slot.0)] -= 1);
+        while let Some((geometry, slots)) = header.policy.choose(id, &load) {
+            load.add(&header.policy, geometry, &slots);
             space.segments_free += 1;
             space.stripes_free += rows;
             space.data_bytes_free += rows * payload * u64::from(geometry.data);

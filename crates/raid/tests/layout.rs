@@ -1,0 +1,123 @@
+//! Placement: parity load and space use are even, and positions and roles fit.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use proptest::prelude::*;
+use raid::layout::{Extents, Load, Place, Policy, Segment, Shape};
+use raid::{SegmentId, StripeId};
+
+/// Places segments one after another as a group does; nothing is ever released.
+fn place(drives: usize, data_width_max: u8, rows: u32, stripes: u32) -> Vec<Segment> {
+    let policy = Policy { data_width_max, parity: 2, founding_drives: u8::try_from(drives).unwrap(), rows };
+    let mut extents: Vec<Extents> = vec![Extents::new(4096); drives];
+    let mut load = Load { free: vec![4096; drives], parity_units: vec![0; drives] };
+    let make = |number| {
+        let (geometry, slots) = policy.choose(SegmentId(number), &load).unwrap();
+        load.add(&policy, geometry, &slots);
+        let mut take = |slot: raid::Slot| {
+            let extents = &mut extents[usize::from(slot.0)];
+            let extent = extents.peek().unwrap();
+            assert!(extents.take(extent));
+            Place { slot, extent }
+        };
+        let places = slots.into_iter().map(&mut take).collect();
+        Segment { id: SegmentId(number), geometry, places }
+    };
+    (1..=stripes.div_ceil(rows)).map(make).collect()
+}
+
+/// Decides R-RAID-04: over 10,000 stripes the parity units per drive are within 2 % of
+/// the mean, for every group of 5 to 24 drives whose stripes use all of them, and for
+/// segment lengths that do not divide by the width.
+#[test]
+fn parity_is_spread_evenly_over_full_width_groups() {
+    for drives in 5..=24usize {
+        for rows in [4, 7, 16, 31] {
+            let worst = worst_spread(drives, u8::try_from(drives - 2).unwrap(), rows);
+            assert!(worst <= 0.02, "{drives} drives, {rows} rows: {worst}");
+        }
+    }
+}
+
+/// Largest deviation from the mean number of parity units per drive.
+fn worst_spread(drives: usize, data: u8, rows: u32) -> f64 {
+    let mut parity = vec![0u32; drives];
+    for segment in place(drives, data, rows, 10_000) {
+        let data = usize::from(segment.geometry.data);
+        for row in 0..rows {
+            for role in data..segment.geometry.width() {
+                parity[usize::from(segment.place_of(role, row).slot.0)] += 1;
+            }
+        }
+    }
+    let mean = f64::from(parity.iter().sum::<u32>()) / drives as f64;
+    parity.iter().map(|&count| (f64::from(count) - mean).abs() / mean).fold(0.0, f64::max)
+}
+
+/// Decides R-RAID-06, with `losses.rs` for the recovery of narrow stripes: for every
+/// group of 5 to 24 drives and every narrower width, extents and parity units per drive
+/// stay within 2 % of the mean over 10,000 stripes, and no stripe has two units on one
+/// drive, so that any two losses take at most two units of it.
+#[test]
+fn narrow_stripes_use_all_drives_evenly() {
+    let mut worst_parity: f64 = 0.0;
+    for drives in 5..=24usize {
+        for data in 1..=u8::try_from(drives - 2).unwrap() {
+            let segments = place(drives, data, 16, 10_000);
+            let mut used = vec![0u32; drives];
+            for segment in &segments {
+                let mut slots: Vec<_> = segment.places.iter().map(|place| place.slot).collect();
+                slots.sort_unstable();
+                slots.dedup();
+                assert_eq!(slots.len(), usize::from(data) + 2, "a drive twice in one stripe");
+                segment.places.iter().for_each(|place| used[usize::from(place.slot.0)] += 1);
+            }
+            let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
+            assert!(most - least <= 1, "{drives} drives, {data}+2: {least} to {most} extents");
+            worst_parity = worst_parity.max(worst_spread(drives, data, 16));
+        }
+    }
+    println!("worst deviation of parity units per drive from the mean: {:.2} %", worst_parity * 100.0);
+    assert!(worst_parity <= 0.02, "{worst_parity}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn role_and_position_are_inverse(width in 1usize..=32, row: u32, position in 0usize..32) {
+        let position = position % width;
+        let geometry = raid::Geometry { data: u8::try_from(width).unwrap(), parity: 0 };
+        let segment = Segment { id: SegmentId(1), geometry, places: Vec::new() };
+        prop_assert_eq!(segment.position_of(segment.role_at(position, row), row), position);
+    }
+
+    #[test]
+    fn stripe_ids_pack_in_order(a: (u32, u32), b: (u32, u32)) {
+        let id = |(segment, row)| StripeId { segment: SegmentId(segment), row };
+        prop_assert_eq!(id(a).cmp(&id(b)), id(a).pack().cmp(&id(b).pack()));
+        prop_assert_eq!(StripeId::unpack(id(a).pack()), id(a));
+    }
+
+    #[test]
+    fn areas_of_a_drive_do_not_overlap(unit in 2u32..64, extent_bytes in 0u64..(64 << 20), capacity in (4u64 << 20)..(16 << 40)) {
+        let shape = Shape::plan(unit * 4096, extent_bytes, capacity);
+        prop_assert!(shape.is_sane());
+        let mut end = Shape::session_offset_bytes(1, 1) + Shape::BLOCK_BYTES as u64;
+        for register in 0..Shape::REGISTERS {
+            for which in 0..2 {
+                let start = shape.register_offset_bytes(register, which);
+                prop_assert!(start >= end && start.is_multiple_of(4096));
+                end = start + u64::from(shape.slot_bytes(register));
+            }
+        }
+        prop_assert!(shape.data_start_bytes() >= end);
+        let extents = shape.extents(capacity);
+        prop_assert!(extents <= 4096);
+        if extents > 0 {
+            let last = u16::try_from(extents - 1).unwrap();
+            let end = shape.unit_offset_bytes(last, shape.rows - 1) + u64::from(shape.unit_bytes);
+            prop_assert!(end <= capacity);
+        }
+    }
+}
