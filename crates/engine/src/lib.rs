@@ -1,4 +1,54 @@
 //! The engine: files of blocks and tables of values, on stripes and a journal.
+//!
+//! ```text
+//!   write ──► journal ──stable──► staged ──destage──► objects in stripes ──► mapping
+//!   commit ─► journal ──stable──► tables and heads (pages in memory)           │
+//!                                          └────────── checkpoint ─────────────┘
+//!                                                 pages, stripe table, root
+//! ```
+//!
+//! Invariants:
+//! * I1: an operation is acknowledged only when its record is stable.
+//! * I2: nothing live is overwritten; stripes and pages go to free places, and a place is
+//!   free only when no durable root and no reader names it.
+//! * I3: the journal is trimmed only through what the durable root contains.
+//! * I4: every reference carries the check and the identity of what it names, and both
+//!   are compared before use.
+//! * I5: a block is shared only after its content was read and compared.
+//! * I6: redoing any suffix of the journal that starts at or before the trim point, to its
+//!   end, over the root's state gives the same state.
+//!
+//! Must not know: names, directories, exports, clients, sockets; what a drive is.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod checkpoint;
+mod cleaner;
+mod delta;
+mod destage;
+mod engine;
+mod files;
+mod fingerprint;
+pub mod format;
+mod hash;
+mod inner;
 pub mod memory;
+mod mover;
+mod open;
+mod options;
+mod page;
+mod pages;
+mod read;
+mod reclaim;
+mod record;
+mod root;
+mod staged;
+mod state;
 pub mod store;
+mod stripes;
+mod tree;
+
+pub use engine::{Engine, EngineStatus};
+pub use open::{OpenFault, Opened};
+pub use options::{Counters, Event, Options};
+pub use store::Store;

@@ -1,0 +1,411 @@
+//! The engine as others see it: [`Store`], status, and the background work.
+//!
+//! What a write costs on its way to the acknowledgement: a look at the file's head, one
+//! append to the journal (the only copy of the payload), one wait; then, in the order of
+//! the journal, staging (no copy) and waking the writer. No drive is written, no tree is
+//! changed, no thread is crossed; allocations: two small map entries.
+
+use std::rc::Rc;
+
+use base::port::World;
+use base::{Buf, Epoch, FileId, Osn, WallNanos};
+use futures_util::future::{Either, select};
+use journal::{Journal, JournalStatus, Kind, NewRecord, Record, Scope, Tag};
+use raid::Group;
+
+use crate::inner::{Inner, Outcome};
+use crate::memory::{check_limits, check_write};
+use crate::mover::Mover;
+use crate::options::{Counters, Event, Options};
+use crate::record::{decode_changes, decode_write, encode_changes};
+use crate::staged::Stamp;
+use crate::state::{BLOCK_OBJECT_BYTES, State, table_tree};
+use crate::store::{BLOCK_BYTES, Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
+
+/// An open engine. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Rc<Inner>,
+}
+
+/// Space and work of an engine, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// Payload of all stripes that exist or could be opened.
+    pub total_bytes: u64,
+    /// Of it, kept back for cleaning and checkpoints.
+    pub reserved_bytes: u64,
+    /// Live objects, metadata included.
+    pub live_bytes: u64,
+    /// Acknowledged blocks that are only in the journal, at their worst size.
+    pub staged_bytes: u64,
+    /// Stripes free to be filled.
+    pub stripes_free: u64,
+    /// Stripes that the next checkpoint frees.
+    pub stripes_emptied: u64,
+    /// Metadata pages that the next checkpoint writes.
+    pub pages_dirty: u64,
+    /// Number of the last checkpoint.
+    pub checkpoint: u64,
+    /// Nothing is acknowledged any more.
+    pub stopped: bool,
+}
+
+impl Engine {
+    /// An engine that does nothing yet.
+    pub(crate) fn assemble(
+        group: Group,
+        journal: Journal,
+        world: World,
+        options: Options,
+        (state, mover): (State, Mover),
+    ) -> Engine {
+        let inner = Rc::new(Inner::new(group, journal, world, options, state, mover));
+        inner.look_at_space();
+        Engine { inner }
+    }
+
+    /// Starts the background work.
+    pub(crate) fn run(&self) {
+        let spawn = &self.inner.world.spawn;
+        spawn.spawn("apply", Box::pin(apply_stable(self.inner.clone())));
+        spawn.spawn("engine", Box::pin(background(self.inner.clone())));
+        spawn.spawn("journal root", Box::pin(keep_root(self.inner.clone())));
+    }
+
+    /// Destages everything that is stable and makes a checkpoint.
+    pub async fn checkpoint(&self) -> Result<(), StoreRefusal> {
+        let inner = &self.inner;
+        let mut mover = inner.mover.lock().await;
+        inner.destage(&mut mover, usize::MAX).await?;
+        inner.checkpoint(&mut mover).await
+    }
+
+    /// The journal's state.
+    pub fn journal_status(&self) -> JournalStatus {
+        self.inner.journal.status()
+    }
+
+    /// The RAID group below.
+    pub fn group(&self) -> &Group {
+        &self.inner.group
+    }
+
+    /// What happened since opening.
+    pub fn counters(&self) -> Counters {
+        *self.inner.counters.borrow()
+    }
+
+    /// Events since the last call.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.inner.events.borrow_mut())
+    }
+
+    /// Space and work.
+    pub fn status(&self) -> EngineStatus {
+        let inner = &self.inner;
+        let state = inner.state.borrow();
+        EngineStatus {
+            total_bytes: inner.total_bytes.get(),
+            reserved_bytes: inner.reserved_bytes(),
+            live_bytes: state.stripes.live_bytes(),
+            staged_bytes: state.staged.block_count() as u64 * BLOCK_OBJECT_BYTES,
+            stripes_free: state.stripes.free_count() as u64 + inner.group.space().stripes_free,
+            stripes_emptied: state.stripes.emptied_count() as u64,
+            pages_dirty: state.pages.dirty_count() as u64,
+            checkpoint: inner.counters.borrow().checkpoints,
+            stopped: inner.is_stopped(),
+        }
+    }
+
+    /// Appends a record and waits until it is stable and applied.
+    async fn append(
+        &self,
+        kind: Kind,
+        scope: Scope,
+        body: &[&[u8]],
+    ) -> Result<(Osn, FileHead, FileHead), StoreRefusal> {
+        let inner = &self.inner;
+        let osn = inner.state.borrow_mut().next_osn();
+        let tag = Tag { kind, stream: 0, epoch: Epoch(0), osn, scope };
+        let appended = inner.journal.append(NewRecord { tag, body }).await;
+        let appended = appended.map_err(|refusal| match refusal {
+            journal::Refusal::TooLong => StoreRefusal::TooBig,
+            journal::Refusal::Full => StoreRefusal::NoSpace,
+            journal::Refusal::Latched => StoreRefusal::Stopped,
+        })?;
+        let (before, after) = inner.applied(appended.sequence).await?;
+        Ok((osn, before, after))
+    }
+}
+
+impl Inner {
+    /// Room kept back so that cleaning and checkpoints can always go on.
+    pub fn reserved_bytes(&self) -> u64 {
+        let stripe = u64::from(self.stripe_bytes());
+        (self.total_bytes.get() / 12).max((self.options.stripes_reserved() + 4) * stripe).min(self.total_bytes.get())
+    }
+
+    /// Looks how many bytes of stripes there are; changes with drives and segments.
+    pub fn look_at_space(&self) {
+        let space = self.group.space();
+        self.total_bytes.set(space.data_bytes_free + space.data_bytes_open);
+        let degraded: Vec<_> =
+            self.state.borrow().stripes.segments().filter(|segment| self.group.is_degraded(*segment)).collect();
+        self.state.borrow_mut().stripes.set_closed(degraded);
+    }
+
+    /// Bytes that may still be promised to writers. Everything staged counts at its
+    /// worst: incompressible, without duplicates (`design.md` 11.5).
+    pub fn promisable_bytes(&self) -> u64 {
+        let state = self.state.borrow();
+        let blocks = state.staged.block_count() as u64 + self.promised_blocks.get();
+        let used = state.stripes.live_bytes() + blocks * BLOCK_OBJECT_BYTES;
+        self.total_bytes.get().saturating_sub(self.reserved_bytes() + used)
+    }
+
+    async fn apply_record(&self, record: Record) -> Result<(), StoreRefusal> {
+        let stamp = Stamp { sequence: record.sequence.0, osn: record.tag.osn };
+        let outcome = if record.tag.kind == Kind::WRITE {
+            self.apply_write(&record, stamp).await?
+        } else {
+            let changes = decode_changes(&record.body).map_err(|_| StoreRefusal::Stopped)?;
+            self.resident(|state| state.apply_changes(&changes, stamp)).await?;
+            Ok((FileHead::default(), FileHead::default()))
+        };
+        self.state.borrow_mut().applied_through = record.sequence.0;
+        self.acknowledge(record.sequence, outcome);
+        Ok(())
+    }
+
+    async fn apply_write(&self, record: &Record, stamp: Stamp) -> Result<Outcome, StoreRefusal> {
+        let (at, data) = decode_write(&record.body).map_err(|_| StoreRefusal::Stopped)?;
+        let scope = record.tag.scope;
+        let applied = self.resident(|state| {
+            let Some(heads) = state.apply_write(scope.file, scope.offset_bytes, &data, (at, stamp))? else {
+                return Ok(None);
+            };
+            Ok(Some(heads))
+        });
+        Ok(applied.await?.ok_or(StoreRefusal::NoSuchFile))
+    }
+
+    /// Applies records that were read back when the journal was opened.
+    pub async fn replay(&self, records: Vec<Record>) -> Result<(), StoreRefusal> {
+        for record in records {
+            {
+                let mut state = self.state.borrow_mut();
+                state.last_osn = state.last_osn.max(record.tag.osn);
+            }
+            self.apply_record(record).await?;
+        }
+        Ok(())
+    }
+
+    /// A round of background work. The caller holds the mover lock.
+    async fn tend(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
+        self.look_at_space();
+        let pressed = self.journal_is_filling();
+        let staged = self.state.borrow().staged.queued_count();
+        if staged > 0 && (pressed || staged >= self.options.destage_blocks || self.checkpoint_is_due(mover)) {
+            self.destage(mover, self.options.destage_blocks).await?;
+        }
+        let more = self.reclaim(mover, 4096).await?;
+        self.make_room(mover).await?;
+        if self.checkpoint_is_due(mover) || (self.journal_is_filling() && self.trim_would_help()) {
+            self.checkpoint(mover).await?;
+        }
+        if more || self.state.borrow().staged.queued_count() >= self.options.destage_blocks {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn journal_is_filling(&self) -> bool {
+        let status = self.journal.status();
+        status.waiting > 0 || status.fill_bytes > status.capacity_bytes / 3
+    }
+
+    /// Whether a checkpoint would let the journal forget a good part.
+    fn trim_would_help(&self) -> bool {
+        let status = self.journal.status();
+        let state = self.state.borrow();
+        let through = state.staged.first_unsettled().map_or(state.applied_through, |first| first - 1);
+        let all = status.stable_through.0.saturating_sub(status.trimmed_through.0).max(1);
+        through.saturating_sub(status.trimmed_through.0) * 3 >= all
+    }
+
+    fn checkpoint_is_due(&self, mover: &Mover) -> bool {
+        let age = self.world.clock.now().since(mover.last_checkpoint);
+        let changed = self.state.borrow().changed;
+        changed && (age >= self.options.checkpoint_every || self.world.chance.maybe("engine: early checkpoint"))
+    }
+
+    /// Cleans while few stripes are free. What is cleaned is free after a checkpoint.
+    async fn make_room(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
+        let reserved = self.options.stripes_reserved();
+        let total = self.total_bytes.get() / u64::from(self.stripe_bytes()).max(1);
+        let low = (reserved * 2).max(total / 16);
+        for _ in 0..64 {
+            let (free, emptied) = {
+                let state = self.state.borrow();
+                (state.stripes.free_count() as u64 + self.group.space().stripes_free, state.stripes.emptied_count())
+            };
+            if free >= low {
+                return Ok(());
+            }
+            let cleaned = if free > 2 { self.clean(mover).await? } else { 0 };
+            if cleaned == 0 && emptied == 0 {
+                return Ok(());
+            }
+            self.checkpoint(mover).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Applies what becomes stable, in order, and wakes the writers.
+async fn apply_stable(inner: Rc<Inner>) {
+    let mut records = Vec::new();
+    loop {
+        if inner.journal.next_stable(&mut records).await.is_err() {
+            return inner.stop("no journal leg is left");
+        }
+        for record in records.drain(..) {
+            if inner.apply_record(record).await.is_err() {
+                return inner.stop("a stable operation could not be applied");
+            }
+        }
+        let crowded = inner.state.borrow().staged.queued_count() >= inner.options.destage_blocks;
+        if crowded || inner.journal_is_filling() {
+            inner.work.notify_one();
+        }
+    }
+}
+
+/// Destages, reclaims, cleans and makes checkpoints until the engine stops.
+async fn background(inner: Rc<Inner>) {
+    loop {
+        let tick = inner.world.clock.sleep_until(inner.world.clock.now() + inner.options.tick);
+        let work = std::pin::pin!(inner.work.notified());
+        match select(work, tick).await {
+            Either::Left(_) | Either::Right(_) => {}
+        }
+        if inner.is_stopped() {
+            return;
+        }
+        let mut mover = inner.mover.lock().await;
+        if let Err(refusal) = inner.tend(&mut mover).await {
+            if refusal != StoreRefusal::NoSpace {
+                inner.stop("background work met damage that it cannot go around");
+            }
+        }
+    }
+}
+
+/// Names the journal legs that are left in the root whenever one is lost.
+async fn keep_root(inner: Rc<Inner>) {
+    loop {
+        inner.journal.root_needed().await;
+        let mut mover = inner.mover.lock().await;
+        let root = crate::root::Root { incarnations: inner.journal.incarnations(), ..mover.root.clone() };
+        if inner.is_stopped() || inner.swing_root(&mut mover, root).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps room for some blocks until the write is staged.
+struct Promise<'a> {
+    inner: &'a Inner,
+    blocks: u64,
+}
+
+impl<'a> Promise<'a> {
+    fn new(inner: &'a Inner, blocks: u64) -> Result<Promise<'a>, StoreRefusal> {
+        if inner.promisable_bytes() < blocks * BLOCK_OBJECT_BYTES {
+            return Err(StoreRefusal::NoSpace);
+        }
+        inner.promised_blocks.set(inner.promised_blocks.get() + blocks);
+        Ok(Promise { inner, blocks })
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.inner.promised_blocks.set(self.inner.promised_blocks.get() - self.blocks);
+    }
+}
+
+impl Store for Engine {
+    fn next_file_id(&self) -> FileId {
+        let mut state = self.inner.state.borrow_mut();
+        state.last_file += 1;
+        FileId(state.last_file)
+    }
+
+    async fn head(&self, file: FileId) -> Result<Option<FileHead>, StoreRefusal> {
+        self.inner.resident(|state| state.head(file)).await
+    }
+
+    async fn read(&self, file: FileId, offset_bytes: u64, len_bytes: usize) -> Result<ReadOut, StoreRefusal> {
+        self.inner.read_file(file, offset_bytes, len_bytes).await
+    }
+
+    async fn write(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        parts: &[&[u8]],
+        at: WallNanos,
+    ) -> Result<Wrote, StoreRefusal> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        check_write(offset_bytes, len)?;
+        let inner = &self.inner;
+        inner.refuse_if_stopped()?;
+        let head = self.head(file).await?.ok_or(StoreRefusal::NoSuchFile)?;
+        if len == 0 {
+            let osn = inner.state.borrow().last_osn;
+            return Ok(Wrote { before: head, after: head, osn });
+        }
+        let end = offset_bytes + len as u64;
+        let _promise = Promise::new(inner, end.div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES)?;
+        let scope = Scope { file, offset_bytes, length_bytes: len as u64 };
+        let time = at.0.to_le_bytes();
+        let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];
+        body.extend_from_slice(parts);
+        let (osn, before, after) = self.append(Kind::WRITE, scope, &body).await?;
+        Ok(Wrote { before, after, osn })
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
+        check_limits(&changes)?;
+        self.inner.refuse_if_stopped()?;
+        let gives_back = changes
+            .iter()
+            .any(|change| matches!(change, Change::DropFile { .. } | Change::Delete { .. } | Change::SetSize { .. }));
+        if !gives_back && self.inner.promisable_bytes() == 0 {
+            return Err(StoreRefusal::NoSpace);
+        }
+        let (osn, _, _) = self.append(Kind::OPERATION, Scope::default(), &[&encode_changes(&changes)]).await?;
+        Ok(osn)
+    }
+
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {
+        self.inner.resident(|state| state.tree(table_tree(table)).with(&state.pages, key, Buf::copy_from_slice)).await
+    }
+
+    async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal> {
+        let found = self
+            .inner
+            .resident(|state| state.tree(table_tree(table)).scan(&state.pages, from, limit, |_| true))
+            .await?;
+        Ok(found.into_iter().map(|(key, value)| (key, value.into())).collect())
+    }
+
+    fn space(&self) -> Space {
+        let inner = &self.inner;
+        let total_bytes = inner.total_bytes.get().saturating_sub(inner.reserved_bytes());
+        Space { total_bytes, free_bytes: inner.promisable_bytes().min(total_bytes) }
+    }
+}

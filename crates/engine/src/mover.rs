@@ -1,0 +1,254 @@
+//! Open stripes: where the destager, the cleaner and the checkpoint put objects.
+//!
+//! Objects are packed one behind the other into the units of a stripe; none straddles
+//! two units, so a unit can be read on its own. A stripe is written when it is full, or
+//! earlier with the rest zeroed (R-RAID-05: never in part, never in place).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use base::{BufMut, MediaCheck};
+use raid::{Group, StripeId, WriteFault};
+use tokio::sync::oneshot;
+
+use crate::format::{Descriptor, Place, object_bytes};
+use crate::inner::Inner;
+use crate::root::Root;
+use crate::state::Item;
+use crate::store::StoreRefusal;
+use crate::tree::PageId;
+
+/// Bytes of a unit before its payload.
+const UNIT_HEADER_BYTES: usize = raid::UNIT_HEADER_BYTES;
+
+/// An object that the cleaner moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub object: base::ObjectId,
+    pub from: Place,
+    pub to: Place,
+}
+
+/// What is to be applied once a stripe is written.
+#[derive(Debug, Default)]
+pub(crate) struct Consequences {
+    pub items: Vec<Item>,
+    pub moves: Vec<Move>,
+}
+
+/// A stripe being filled.
+pub(crate) struct OpenStripe {
+    pub stripe: StripeId,
+    generation: u64,
+    units: Vec<BufMut>,
+    unit: usize,
+    at: usize,
+}
+
+impl OpenStripe {
+    fn new(group: &Group, stripe: StripeId, generation: u64) -> OpenStripe {
+        let data = group.geometry(stripe.segment).map_or(0, |geometry| geometry.data);
+        let units = (0..data).map(|_| group.take_unit()).collect();
+        OpenStripe { stripe, generation, units, unit: 0, at: UNIT_HEADER_BYTES }
+    }
+
+    /// Moves on until `bytes` fit into the present unit; false when the stripe is full.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        while self.unit < self.units.len() {
+            let unit = &mut self.units[self.unit];
+            if unit.len() - self.at >= bytes {
+                return true;
+            }
+            unit[self.at..].fill(0);
+            self.unit += 1;
+            self.at = UNIT_HEADER_BYTES;
+        }
+        false
+    }
+
+    fn offset_bytes(&self) -> u32 {
+        let payload = self.units[0].len() - UNIT_HEADER_BYTES;
+        (self.unit * payload + self.at - UNIT_HEADER_BYTES) as u32
+    }
+
+    fn close(mut self) -> (StripeId, u64, Vec<BufMut>) {
+        self.make_room(usize::MAX);
+        (self.stripe, self.generation, self.units)
+    }
+}
+
+/// A stripe on its way to the drives.
+struct Flying {
+    stripe: StripeId,
+    written: oneshot::Receiver<Result<(), WriteFault>>,
+    consequences: Consequences,
+}
+
+/// One open stripe and those on their way.
+#[derive(Default)]
+pub(crate) struct Stream {
+    open: Option<OpenStripe>,
+    /// To be applied when the open stripe is written.
+    pub consequences: Consequences,
+    flying: VecDeque<Flying>,
+}
+
+/// What the holder of the mover lock works with.
+pub(crate) struct Mover {
+    /// Blocks of files, new and moved.
+    pub data: Stream,
+    /// Pages, usage and delta objects.
+    pub meta: Stream,
+    /// The durable root.
+    pub root: Root,
+    /// Its version in the register.
+    pub root_version: u64,
+    /// Delta objects kept, as the next root will name them.
+    pub deltas: Vec<Place>,
+    /// Table pages that the next checkpoint must write although nothing in them changed.
+    pub touched_tables: BTreeSet<PageId>,
+    /// The next checkpoint writes the stripe table in full.
+    pub dump_usage: bool,
+    /// Stripes that the cleaner could not read.
+    pub stuck: BTreeSet<StripeId>,
+    /// When the last checkpoint was done.
+    pub last_checkpoint: base::Nanos,
+}
+
+/// Whether a stripe may be taken although few are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Leaves the last stripes to those who make room.
+    Intake,
+    /// Makes room, or is needed to.
+    MakeRoom,
+}
+
+impl Stream {
+    /// Writes an object of `descriptor.stored_bytes` that `fill` lays down, and says
+    /// where it stands. The stripe it goes to is written sooner or later.
+    pub async fn place(
+        &mut self,
+        inner: &Inner,
+        purpose: Purpose,
+        descriptor: &Descriptor,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Place, StoreRefusal> {
+        let bytes = object_bytes(descriptor.stored_bytes as usize);
+        self.make_room(inner, purpose, bytes).await?;
+        let open = self.open.as_mut().expect("room was made");
+        let offset_bytes = open.offset_bytes();
+        let object = &mut open.units[open.unit][open.at..open.at + bytes];
+        fill(&mut object[crate::format::DESCRIPTOR_BYTES..]);
+        let check: MediaCheck = descriptor.seal(object);
+        open.at += bytes;
+        Ok(Place { stripe: open.stripe, offset_bytes, stored_bytes: descriptor.stored_bytes, check })
+    }
+
+    /// Puts an object down as it is, descriptor and all.
+    pub async fn copy(&mut self, inner: &Inner, object: &[u8], from: Place) -> Result<Place, StoreRefusal> {
+        self.make_room(inner, Purpose::MakeRoom, object.len()).await?;
+        let open = self.open.as_mut().expect("room was made");
+        let offset_bytes = open.offset_bytes();
+        open.units[open.unit][open.at..open.at + object.len()].copy_from_slice(object);
+        open.at += object.len();
+        Ok(Place { stripe: open.stripe, offset_bytes, ..from })
+    }
+
+    async fn make_room(&mut self, inner: &Inner, purpose: Purpose, bytes: usize) -> Result<(), StoreRefusal> {
+        loop {
+            if self.open.as_mut().is_some_and(|open| open.make_room(bytes)) {
+                return Ok(());
+            }
+            if self.open.is_some() {
+                self.launch(inner);
+                while self.flying.len() > inner.options.stripes_in_flight {
+                    self.land_one(inner).await?;
+                }
+            }
+            let (stripe, generation) = inner.take_stripe(purpose).await?;
+            self.open = Some(OpenStripe::new(&inner.group, stripe, generation));
+        }
+    }
+
+    /// Sends the open stripe off.
+    fn launch(&mut self, inner: &Inner) {
+        let Some(open) = self.open.take() else { return };
+        let (stripe, generation, units) = open.close();
+        let (tell, written) = oneshot::channel();
+        let group = inner.group.clone();
+        let write = async move {
+            let result = group.write_stripe(stripe, generation, units).await.map(drop);
+            let _ = tell.send(result);
+        };
+        inner.world.spawn.spawn("stripe", Box::pin(write));
+        let consequences = std::mem::take(&mut self.consequences);
+        self.flying.push_back(Flying { stripe, written, consequences });
+    }
+
+    /// Waits for the oldest stripe and applies its consequences.
+    async fn land_one(&mut self, inner: &Inner) -> Result<(), StoreRefusal> {
+        let Some(flying) = self.flying.pop_front() else { return Ok(()) };
+        match flying.written.await {
+            Ok(Ok(())) => inner.apply_consequences(flying.consequences).await?,
+            _ => {
+                inner.stop("a stripe could not be written: too many drives failed");
+                return Err(StoreRefusal::Stopped);
+            }
+        }
+        inner.state.borrow_mut().stripes.settle(flying.stripe);
+        Ok(())
+    }
+
+    /// Writes what is open, waits for all that is on its way, and applies it.
+    pub async fn drain(&mut self, inner: &Inner) -> Result<(), StoreRefusal> {
+        self.launch(inner);
+        while !self.flying.is_empty() {
+            self.land_one(inner).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// A free stripe of a healthy segment, a new segment if need be.
+    pub async fn take_stripe(&self, purpose: Purpose) -> Result<(StripeId, u64), StoreRefusal> {
+        loop {
+            {
+                let mut state = self.state.borrow_mut();
+                let spare = self.group.space().stripes_free + state.stripes.free_count() as u64;
+                if purpose == Purpose::Intake && spare <= self.options.stripes_reserved() {
+                    return Err(StoreRefusal::NoSpace);
+                }
+                let generation = state.next_generation();
+                if let Some(stripe) = state.stripes.take(generation) {
+                    return Ok((stripe, generation));
+                }
+            }
+            let segment = self.group.open_segment().await.map_err(|_| StoreRefusal::NoSpace)?;
+            self.state.borrow_mut().stripes.add_segment(segment, self.group.rows_per_segment());
+        }
+    }
+
+    /// Applies the mappings and moves of a stripe that is written.
+    async fn apply_consequences(&self, consequences: Consequences) -> Result<(), StoreRefusal> {
+        for item in &consequences.items {
+            if !self.resident(|state| state.apply_item(item)).await? {
+                self.state.borrow_mut().staged.put_back(item.id);
+            }
+        }
+        for change in &consequences.moves {
+            self.resident(|state| state.apply_move(change)).await?;
+        }
+        self.forget_gone_objects();
+        Ok(())
+    }
+
+    /// Drops objects that went from the block cache.
+    pub fn forget_gone_objects(&self) {
+        let gone = std::mem::take(&mut self.state.borrow_mut().gone_objects);
+        let mut blocks = self.blocks.borrow_mut();
+        for object in gone {
+            blocks.remove(&object);
+        }
+    }
+}

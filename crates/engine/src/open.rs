@@ -1,0 +1,204 @@
+//! Making an engine on an empty group, and opening one after a stop or a crash.
+//!
+//! Opening reads the root, the stripe table's objects and the journal, and nothing else:
+//! no scan of the pool. Everything is verified before it is used; what the journal holds
+//! beyond the root is applied again in its order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use base::port::{Leg, World};
+use base::{Incarnation, ObjectId, Osn};
+use journal::{Blocked, Journal, JournalRoot, Sequence};
+use raid::Group;
+
+use crate::delta::DeltaLog;
+use crate::engine::Engine;
+use crate::files::Files;
+use crate::fingerprint::FingerprintIndex;
+use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
+use crate::hash::FixedMap;
+use crate::mover::{Mover, Stream};
+use crate::options::Options;
+use crate::pages::{PageStore, TableRoot};
+use crate::root::{ROOT_REGISTER, Root};
+use crate::staged::{BlockId, Staged};
+use crate::state::State;
+use crate::store::{BLOCK_BYTES, StoreRefusal};
+use crate::stripes::{StripeTable, Usage};
+
+/// Why an engine was not made or opened. Nothing that was stored has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// The group holds an engine already.
+    #[error("the pool holds data already")]
+    NotEmpty,
+    /// The group holds no engine.
+    #[error("the pool has never been set up")]
+    Empty,
+    /// The journal could not be made.
+    #[error("the journal cannot be set up: {0}")]
+    JournalFormat(#[from] journal::open::FormatRefused),
+    /// The journal could not be opened.
+    #[error("the journal cannot be opened: {0}")]
+    Journal(#[from] journal::OpenRefused),
+    /// The root or the stripe table is damaged or newer than this program.
+    #[error("the pool cannot be opened: {0}")]
+    Format(#[from] FormatError),
+    /// No majority of the drives takes the root.
+    #[error("the pool cannot be opened: no majority of the drives takes its root")]
+    NoMajority,
+    /// What the journal holds could not be applied.
+    #[error("the journal cannot be replayed: {0}")]
+    Replay(StoreRefusal),
+}
+
+/// What opening found.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Records applied from the journal.
+    pub replayed: usize,
+    /// Ranges whose newest content no leg holds whole.
+    pub blocked: Vec<Blocked>,
+    /// What each leg turned out to be.
+    pub legs: Vec<journal::LegVerdict>,
+}
+
+impl Engine {
+    /// Makes an empty engine on a group that has none, with a journal on `legs`, and
+    /// leaves it closed: [`Engine::open`] opens it.
+    pub async fn format(group: &Group, legs: &[Rc<dyn Leg>], world: &World) -> Result<(), OpenFault> {
+        if group.register_read(ROOT_REGISTER).await.version != 0 {
+            return Err(OpenFault::NotEmpty);
+        }
+        let incarnations: Vec<Incarnation> = legs
+            .iter()
+            .map(|_| {
+                let mut id = Incarnation::default();
+                world.chance.fill(&mut id.0);
+                id
+            })
+            .collect();
+        let journal = Journal::format(legs, group.id(), &incarnations, Sequence(1)).await?;
+        let mut content_key = [0; 32];
+        world.chance.fill(&mut content_key);
+        let root = Root {
+            checkpoint: 0,
+            opening: 0,
+            last_osn: Osn(0),
+            last_file: 0,
+            next_page: 1,
+            epoch: 1,
+            content_key,
+            incarnations,
+            trim: journal.trim,
+            through: Sequence(1),
+            table: TableRoot::default(),
+            trees: Vec::new(),
+            usage: Vec::new(),
+            usage_base: 0,
+            own_usage: Vec::new(),
+            deltas: Vec::new(),
+        };
+        let set = group.register_cas(ROOT_REGISTER, 0, &root.encode()).await;
+        set.map(drop).map_err(|_| OpenFault::NoMajority)
+    }
+
+    /// Opens the engine on `group`. Every acknowledged operation is there when it returns.
+    pub async fn open(
+        group: Group,
+        legs: Vec<Rc<dyn Leg>>,
+        world: World,
+        options: Options,
+    ) -> Result<(Engine, Opened), OpenFault> {
+        let found = group.register_read(ROOT_REGISTER).await;
+        if found.version == 0 {
+            return Err(OpenFault::Empty);
+        }
+        let mut root = Root::decode(&found.bytes)?;
+        let journal_root = JournalRoot { pool: group.id(), trim: root.trim, incarnations: root.incarnations.clone() };
+        let (journal, recovered) = Journal::open(legs, &journal_root, world.clone(), options.journal).await?;
+        // Generations and object ids of this life must differ from those of any other,
+        // also of one that crashed before its first checkpoint.
+        root.opening += 1;
+        let set = group.register_cas(ROOT_REGISTER, found.version, &root.encode()).await;
+        let root_version = set.map_err(|_| OpenFault::NoMajority)?;
+        let stripes = read_stripes(&group, &root).await?;
+        let state = state_of(&group, &root, stripes, &options, &recovered.blocked);
+        let mover = Mover {
+            data: Stream::default(),
+            meta: Stream::default(),
+            deltas: root.deltas.clone(),
+            root,
+            root_version,
+            touched_tables: BTreeSet::new(),
+            dump_usage: false,
+            stuck: BTreeSet::new(),
+            last_checkpoint: world.clock.now(),
+        };
+        let opened = Opened { replayed: recovered.records.len(), blocked: recovered.blocked, legs: recovered.legs };
+        let engine = Engine::assemble(group, journal, world, options, (state, mover));
+        engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
+        engine.run();
+        Ok((engine, opened))
+    }
+}
+
+fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options, blocked: &[Blocked]) -> State {
+    let delta_bytes = (group.unit_payload_bytes() as usize - DESCRIPTOR_BYTES).min(60 << 10) / 8 * 8;
+    State {
+        pages: PageStore::new(root.table, root.next_page, options.cached_pages),
+        trees: root.trees.iter().map(|tree| (tree.number, *tree)).collect::<BTreeMap<_, _>>(),
+        files: Files::default(),
+        staged: Staged::default(),
+        stripes,
+        fingerprints: FingerprintIndex::new(options.fingerprints),
+        pending: FixedMap::<ObjectId, _>::default(),
+        content_key: root.content_key,
+        epoch: root.epoch,
+        opening: root.opening,
+        last_osn: root.last_osn,
+        last_file: root.last_file,
+        last_object: 0,
+        last_generation: 0,
+        applied_through: root.through.0,
+        delta: DeltaLog::new(delta_bytes),
+        lost: blocked.iter().flat_map(blocks_of).collect(),
+        gone_objects: Vec::new(),
+        changed: false,
+    }
+}
+
+fn blocks_of(blocked: &Blocked) -> impl Iterator<Item = BlockId> + use<> {
+    let scope = blocked.tag.scope;
+    let (from, to) = (scope.offset_bytes, scope.offset_bytes.saturating_add(scope.length_bytes));
+    (from / BLOCK_BYTES..to.div_ceil(BLOCK_BYTES)).map(move |block| BlockId { file: scope.file, block })
+}
+
+/// The stripe table as of the root: all segments free, then what the usage objects say.
+async fn read_stripes(group: &Group, root: &Root) -> Result<StripeTable, FormatError> {
+    let mut stripes = StripeTable::default();
+    for segment in group.segments() {
+        stripes.add_segment(segment.id, group.rows_per_segment());
+    }
+    for place in &root.usage {
+        for row in read_usage(group, *place).await? {
+            stripes.restore(row)?;
+        }
+    }
+    for row in &root.own_usage {
+        stripes.restore(*row)?;
+    }
+    stripes.mark_changed(root.own_usage.iter().map(|row| row.stripe));
+    Ok(stripes)
+}
+
+async fn read_usage(group: &Group, place: Place) -> Result<Vec<Usage>, FormatError> {
+    let len = DESCRIPTOR_BYTES as u32 + place.stored_bytes;
+    let verify = |bytes: &[u8]| {
+        Descriptor::open(bytes).is_ok_and(|(found, check)| found.kind == ObjectKind::Usage && check == place.check)
+    };
+    let object = group.read(place.stripe, place.offset_bytes, len, &verify).await;
+    let object = object.map_err(|_| FormatError("stripe table: damaged beyond repair"))?;
+    Usage::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize])
+}

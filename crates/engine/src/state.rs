@@ -1,0 +1,510 @@
+//! Everything the engine has in memory, and the changes to it that need no waiting.
+//!
+//! Functions here either have all the pages they need, or return [`Missing`] *before*
+//! they have changed anything (see `tree`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{Buf, ContentCheck, FileId, ObjectId, Osn, WallNanos, content_check};
+use smallvec::SmallVec;
+
+use crate::delta::DeltaLog;
+use crate::files::{Files, OpenFile};
+use crate::fingerprint::FingerprintIndex;
+use crate::format::{DESCRIPTOR_BYTES, PLACE_BYTES, Place};
+use crate::hash::FixedMap;
+use crate::mover::Move;
+use crate::pages::PageStore;
+use crate::staged::{BlockId, Staged, Stamp};
+use crate::store::{BLOCK_BYTES, Change, FileHead, Table};
+use crate::stripes::StripeTable;
+use crate::tree::{Missing, Tree};
+
+/// Tree of file heads: file id to head.
+pub const HEADS: u8 = 1;
+/// Tree of block maps: file id, block, epoch to object id and content check.
+pub const BLOCKS: u8 = 2;
+/// Tree of objects: object id to place and reference count.
+pub const OBJECTS: u8 = 3;
+/// Tree of work left: file id to what has to be reclaimed of it.
+pub const RECLAIM: u8 = 4;
+/// First tree of a [`Table`].
+pub const FIRST_TABLE: u8 = 32;
+
+/// What [`RECLAIM`] says of a file.
+pub const RECLAIM_ALL: &[u8] = &[0];
+/// Parts of the file were cut off; its head lists them.
+pub const RECLAIM_TRIMS: &[u8] = &[1];
+
+/// Where a block's content is and what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The object.
+    pub object: ObjectId,
+    /// Name of the content, compared with the object's own (R-INT-18).
+    pub content: ContentCheck,
+}
+
+/// What the object table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRow {
+    /// Where it stands.
+    pub place: Place,
+    /// How many blocks refer to it.
+    pub references: u32,
+}
+
+/// An object that is in an open or unwritten stripe.
+pub struct Pending {
+    /// Its content, to compare duplicates with.
+    pub content: Buf,
+    /// Duplicates found while it was pending whose mapping is not yet applied.
+    pub duplicates: u32,
+    /// Its own mapping is applied.
+    pub applied: bool,
+}
+
+/// What a destaged block has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// All zero: a hole.
+    Hole,
+    /// A new object.
+    New(Mapping, Place),
+    /// An object that was there already.
+    Shared(Mapping),
+}
+
+/// A destaged block whose mapping is to be applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    /// Which block.
+    pub id: BlockId,
+    /// Stamp of the newest fragment in the content.
+    pub newest: Stamp,
+    /// What it has become.
+    pub fresh: Fresh,
+}
+
+/// See the module's head.
+pub struct State {
+    pub pages: PageStore,
+    pub trees: BTreeMap<u8, Tree>,
+    pub files: Files,
+    pub staged: Staged,
+    pub stripes: StripeTable,
+    pub fingerprints: FingerprintIndex,
+    pub pending: FixedMap<ObjectId, Pending>,
+    pub content_key: [u8; 32],
+    pub epoch: u32,
+    pub opening: u64,
+    pub last_osn: Osn,
+    pub last_file: u64,
+    pub last_object: u64,
+    pub last_generation: u64,
+    /// Journal sequence through which records are applied.
+    pub applied_through: u64,
+    /// Mapping changes since the last checkpoint, for the repair scan.
+    pub delta: DeltaLog,
+    /// Blocks whose newest content was in a journal record that no leg holds whole any
+    /// more. They are refused until they are overwritten.
+    pub lost: BTreeSet<BlockId>,
+    /// Objects that went, so that caches drop them.
+    pub gone_objects: Vec<ObjectId>,
+    /// Something has changed since the last checkpoint.
+    pub changed: bool,
+}
+
+pub(crate) fn file_key(file: FileId) -> [u8; 8] {
+    file.0.to_be_bytes()
+}
+
+pub(crate) fn block_key(id: BlockId, epoch: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..8].copy_from_slice(&id.file.0.to_be_bytes());
+    key[8..16].copy_from_slice(&id.block.to_be_bytes());
+    key[16..].copy_from_slice(&epoch.to_be_bytes());
+    key
+}
+
+fn mapping_value(mapping: Mapping) -> [u8; 24] {
+    let mut value = [0; 24];
+    value[..8].copy_from_slice(&mapping.object.0.to_le_bytes());
+    value[8..].copy_from_slice(&mapping.content.0);
+    value
+}
+
+pub(crate) fn decode_mapping(value: &[u8]) -> Mapping {
+    let object = u64::from_le_bytes(value[..8].try_into().expect("a mapping has 24 bytes"));
+    Mapping {
+        object: ObjectId(object),
+        content: ContentCheck(value[8..24].try_into().expect("a mapping has 24 bytes")),
+    }
+}
+
+fn object_value(row: ObjectRow) -> [u8; PLACE_BYTES + 4] {
+    let mut value = [0; PLACE_BYTES + 4];
+    value[..PLACE_BYTES].copy_from_slice(&row.place.encode());
+    value[PLACE_BYTES..].copy_from_slice(&row.references.to_le_bytes());
+    value
+}
+
+pub(crate) fn decode_object(value: &[u8]) -> ObjectRow {
+    let place = Place::decode(&value[..PLACE_BYTES]).expect("an object row holds a place");
+    let references = u32::from_le_bytes(value[PLACE_BYTES..].try_into().expect("an object row ends in its count"));
+    ObjectRow { place, references }
+}
+
+/// What a block adds to its file's content sum: depends on where and what, not on how it
+/// is stored (R-CHK-06). Holes add nothing.
+pub(crate) fn sum_term(key: &[u8; 32], block: u64, content: ContentCheck) -> u128 {
+    let mut named = [0; 24];
+    named[..8].copy_from_slice(&block.to_le_bytes());
+    named[8..].copy_from_slice(&content.0);
+    u128::from_le_bytes(content_check(key, &named).0)
+}
+
+impl State {
+    pub(crate) fn tree(&self, number: u8) -> Tree {
+        self.trees.get(&number).copied().unwrap_or(Tree::new(number))
+    }
+
+    pub(crate) fn put(&mut self, number: u8, key: &[u8], value: &[u8]) -> Result<(), Missing> {
+        let mut tree = self.tree(number);
+        tree.put(&mut self.pages, key, value)?;
+        self.trees.insert(number, tree);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, number: u8, key: &[u8]) -> Result<bool, Missing> {
+        let mut tree = self.tree(number);
+        let removed = tree.remove(&mut self.pages, key)?;
+        self.trees.insert(number, tree);
+        Ok(removed)
+    }
+
+    fn resident(&self, number: u8, key: &[u8]) -> Result<(), Missing> {
+        self.tree(number).resident(&self.pages, key)
+    }
+
+    /// The next OSN.
+    pub fn next_osn(&mut self) -> Osn {
+        self.last_osn = self.last_osn.next();
+        self.last_osn
+    }
+
+    /// A generation never used before.
+    pub fn next_generation(&mut self) -> u64 {
+        self.last_generation += 1;
+        self.opening << 40 | self.last_generation
+    }
+
+    /// An object id never used before.
+    pub fn next_object(&mut self) -> ObjectId {
+        self.last_object += 1;
+        ObjectId(self.opening << 40 | self.last_object)
+    }
+
+    /// The open file, its head read from the tree if need be. `None`: there is no such file.
+    pub fn file(&mut self, file: FileId) -> Result<Option<&mut OpenFile>, Missing> {
+        if !self.files.is_open(file) {
+            let found = self.tree(HEADS).with(&self.pages, &file_key(file), OpenFile::decode)?;
+            let Some(open) = found else { return Ok(None) };
+            self.files.insert(file, open);
+        }
+        Ok(self.files.get_mut(file))
+    }
+
+    /// Head of `file`.
+    pub fn head(&mut self, file: FileId) -> Result<Option<FileHead>, Missing> {
+        Ok(self.file(file)?.map(|open| open.head))
+    }
+
+    /// What block `id` maps to in the live file: one search, however many epochs there are.
+    pub fn mapping(&self, id: BlockId) -> Result<Option<Mapping>, Missing> {
+        let key = block_key(id, u32::MAX);
+        let found = self
+            .tree(BLOCKS)
+            .floor(&self.pages, &key, |found, value| (found[..16] == key[..16]).then(|| decode_mapping(value)))?;
+        Ok(found.flatten())
+    }
+
+    /// Row of `object`.
+    pub fn object(&self, object: ObjectId) -> Result<Option<ObjectRow>, Missing> {
+        self.tree(OBJECTS).with(&self.pages, &object.0.to_be_bytes(), decode_object)
+    }
+
+    fn put_object(&mut self, object: ObjectId, row: ObjectRow) {
+        self.put(OBJECTS, &object.0.to_be_bytes(), &object_value(row)).expect("its path is resident");
+    }
+
+    /// One reference to `object` less; the last one frees it. Its path is resident.
+    pub(crate) fn unreference(&mut self, mapping: Mapping, row: ObjectRow) {
+        if row.references > 1 {
+            self.put_object(mapping.object, ObjectRow { references: row.references - 1, ..row });
+        } else {
+            self.drop_object(mapping, row);
+        }
+    }
+
+    fn drop_object(&mut self, mapping: Mapping, row: ObjectRow) {
+        self.remove(OBJECTS, &mapping.object.0.to_be_bytes()).expect("its path is resident");
+        self.stripes.sub_live(row.place.stripe, row.place.object_bytes());
+        self.fingerprints.forget(mapping.content, mapping.object);
+        self.gone_objects.push(mapping.object);
+    }
+
+    /// Applies the mapping of a destaged block. `Ok(false)`: the object it shares is
+    /// gone; the block must be destaged again.
+    pub fn apply_item(&mut self, item: &Item) -> Result<bool, Missing> {
+        let id = item.id;
+        let exists = self.file(id.file)?.is_some();
+        let old = self.mapping(id)?;
+        let old_row = old.map(|old| self.object(old.object)).transpose()?.flatten();
+        self.resident(BLOCKS, &block_key(id, self.epoch))?;
+        self.resident(HEADS, &file_key(id.file))?;
+        if let Fresh::New(mapping, _) | Fresh::Shared(mapping) = item.fresh {
+            self.resident(OBJECTS, &mapping.object.0.to_be_bytes())?;
+        }
+        // From here on nothing is missing.
+        let current = exists && self.staged.holds(id, item.newest.sequence);
+        if !self.take_reference(&item.fresh, current) {
+            return Ok(false);
+        }
+        if current {
+            let fresh = match item.fresh {
+                Fresh::Hole => None,
+                Fresh::New(mapping, _) | Fresh::Shared(mapping) => Some(mapping),
+            };
+            self.remap(id, old.zip(old_row), fresh, item.newest.osn);
+        }
+        self.staged.settle(id, item.newest.sequence);
+        Ok(true)
+    }
+
+    /// Brings the object of `fresh` into the table with one more reference if `current`.
+    /// False: it is to share an object that no longer exists.
+    fn take_reference(&mut self, fresh: &Fresh, current: bool) -> bool {
+        match *fresh {
+            Fresh::Hole => true,
+            Fresh::New(mapping, place) => {
+                let duplicates = match self.pending.get_mut(&mapping.object) {
+                    Some(pending) => {
+                        pending.applied = true;
+                        pending.duplicates
+                    }
+                    None => 0,
+                };
+                if current || duplicates > 0 {
+                    self.put_object(mapping.object, ObjectRow { place, references: u32::from(current) });
+                    self.stripes.add_live(place.stripe, place.object_bytes());
+                    self.fingerprints.remember(mapping.content, mapping.object);
+                }
+                if duplicates == 0 {
+                    self.pending.remove(&mapping.object);
+                }
+                true
+            }
+            Fresh::Shared(mapping) => {
+                let row = self.object(mapping.object).expect("its path is resident");
+                let last_duplicate = self.pending.get_mut(&mapping.object).is_some_and(|pending| {
+                    pending.duplicates -= 1;
+                    pending.duplicates == 0 && pending.applied
+                });
+                if last_duplicate {
+                    self.pending.remove(&mapping.object);
+                }
+                let Some(row) = row else { return !current };
+                match current {
+                    true => self.put_object(mapping.object, ObjectRow { references: row.references + 1, ..row }),
+                    false if row.references == 0 && last_duplicate => self.drop_object(mapping, row),
+                    false => {}
+                }
+                true
+            }
+        }
+    }
+
+    /// Points block `id` to `fresh` instead of `old`; counts and sums follow.
+    fn remap(&mut self, id: BlockId, old: Option<(Mapping, ObjectRow)>, fresh: Option<Mapping>, osn: Osn) {
+        self.lost.remove(&id);
+        let key = block_key(id, self.epoch);
+        match fresh {
+            Some(mapping) => self.put(BLOCKS, &key, &mapping_value(mapping)).expect("its path is resident"),
+            None => drop(self.remove(BLOCKS, &key).expect("its path is resident")),
+        }
+        if let Some((mapping, row)) = old {
+            // Its row may have changed just now: the same object written over itself.
+            let row = self.object(mapping.object).expect("its path is resident").unwrap_or(row);
+            self.unreference(mapping, row);
+        }
+        self.account(id, old.map(|(mapping, _)| mapping), fresh);
+        if let Some(open) = self.files.get_mut(id.file) {
+            open.written(id.block);
+        }
+        self.delta.mapping(id, osn, fresh.map_or(ObjectId(0), |mapping| mapping.object));
+        self.changed = true;
+    }
+
+    /// Points the object table to where the cleaner put an object, if it still is where
+    /// it was taken from.
+    pub(crate) fn apply_move(&mut self, change: &Move) -> Result<(), Missing> {
+        if let Some(row) = self.object(change.object)?.filter(|row| row.place == change.from) {
+            self.put_object(change.object, ObjectRow { place: change.to, ..row });
+            self.stripes.add_live(change.to.stripe, change.to.object_bytes());
+            self.stripes.sub_live(change.from.stripe, change.from.object_bytes());
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Applies a stable write: stages it, and brings the head up to date. `Ok(None)`: the
+    /// file is gone. Head before and after otherwise.
+    pub(crate) fn apply_write(
+        &mut self,
+        file: FileId,
+        offset_bytes: u64,
+        data: &Buf,
+        (at, stamp): (WallNanos, Stamp),
+    ) -> Result<Option<(FileHead, FileHead)>, Missing> {
+        let Some(open) = self.file(file)? else { return Ok(None) };
+        let before = open.head;
+        open.head.size_bytes = before.size_bytes.max(offset_bytes + data.len() as u64);
+        open.head.modified = at;
+        open.head.changed = at;
+        let after = open.head;
+        self.files.mark_dirty(file);
+        self.staged.write(file, offset_bytes, data, stamp);
+        self.changed = true;
+        Ok(Some((before, after)))
+    }
+
+    /// Moves the file's sum and used space from `old` to `fresh` content of a block.
+    fn account(&mut self, id: BlockId, old: Option<Mapping>, fresh: Option<Mapping>) {
+        let key = self.content_key;
+        let Some(open) = self.files.get_mut(id.file) else { return };
+        let term = |mapping: Mapping| sum_term(&key, id.block, mapping.content);
+        if old.map(|old| old.content) != fresh.map(|fresh| fresh.content) {
+            let (less, more) = (old.map_or(0, term), fresh.map_or(0, term));
+            open.head.content_sum = open.head.content_sum.wrapping_sub(less).wrapping_add(more);
+        }
+        let (less, more) = (u64::from(old.is_some()) * BLOCK_BYTES, u64::from(fresh.is_some()) * BLOCK_BYTES);
+        open.head.used_bytes = (open.head.used_bytes + more).saturating_sub(less);
+        self.files.mark_dirty(id.file);
+    }
+
+    /// The mapping of a block that was cut off is gone.
+    pub(crate) fn account_gone(&mut self, id: BlockId, mapping: Mapping) {
+        self.account(id, Some(mapping), None);
+    }
+
+    /// Applies all `changes` of one operation, or none.
+    pub fn apply_changes(&mut self, changes: &[Change], stamp: Stamp) -> Result<(), Missing> {
+        for change in changes {
+            self.prepare(change)?;
+        }
+        for change in changes {
+            self.apply_change(change, stamp);
+            self.delta.change(change, stamp.osn);
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Makes sure that applying `change` will find its pages.
+    fn prepare(&mut self, change: &Change) -> Result<(), Missing> {
+        match change {
+            Change::Put { table, key, .. } | Change::Delete { table, key } => self.resident(table_tree(*table), key),
+            Change::CreateFile { file, .. }
+            | Change::DropFile { file }
+            | Change::SetSize { file, .. }
+            | Change::SetTimes { file, .. } => {
+                self.file(*file)?;
+                self.resident(HEADS, &file_key(*file))?;
+                self.resident(RECLAIM, &file_key(*file))
+            }
+        }
+    }
+
+    fn apply_change(&mut self, change: &Change, stamp: Stamp) {
+        const RESIDENT: &str = "prepared";
+        match change {
+            Change::Put { table, key, value } => self.put(table_tree(*table), key, value).expect(RESIDENT),
+            Change::Delete { table, key } => drop(self.remove(table_tree(*table), key).expect(RESIDENT)),
+            Change::CreateFile { file, at } => {
+                self.last_file = self.last_file.max(file.0);
+                // When the journal is redone the file may be there already, with blocks mapped
+                // by writes that follow; what counts them stays.
+                let mut open = self.files.get(*file).cloned().unwrap_or_default();
+                open.head = FileHead { size_bytes: 0, modified: *at, changed: *at, ..open.head };
+                self.put(HEADS, &file_key(*file), &open.encode()).expect(RESIDENT);
+                self.files.insert(*file, open);
+            }
+            Change::DropFile { file } => {
+                if self.remove(HEADS, &file_key(*file)).expect(RESIDENT) {
+                    self.put(RECLAIM, &file_key(*file), RECLAIM_ALL).expect(RESIDENT);
+                }
+                self.files.remove(*file);
+                self.staged.drop_from(*file, 0);
+            }
+            Change::SetSize { file, size_bytes } => self.set_size(*file, *size_bytes, stamp),
+            Change::SetTimes { file, modified, changed } => {
+                if let Some(open) = self.files.get_mut(*file) {
+                    open.head.modified = modified.unwrap_or(open.head.modified);
+                    open.head.changed = *changed;
+                    self.files.mark_dirty(*file);
+                }
+            }
+        }
+    }
+
+    /// Cuts or extends a file. Blocks behind the cut are forgotten at once where they are
+    /// staged, and marked to be reclaimed where they are stored; the rest of the last
+    /// block is overwritten with zeros.
+    fn set_size(&mut self, file: FileId, size_bytes: u64, stamp: Stamp) {
+        let Some(open) = self.files.get_mut(file) else { return };
+        let before = std::mem::replace(&mut open.head.size_bytes, size_bytes);
+        if size_bytes < before {
+            let (keep, end) = (size_bytes.div_ceil(BLOCK_BYTES), before.div_ceil(BLOCK_BYTES));
+            if open.cut(keep, end) {
+                self.put(RECLAIM, &file_key(file), RECLAIM_TRIMS).expect("prepared");
+            }
+            self.staged.drop_from(file, keep);
+            let rest = size_bytes % BLOCK_BYTES;
+            if rest > 0 {
+                let zeros = Buf::from_static(&ZEROS[..(BLOCK_BYTES - rest) as usize]);
+                self.staged.write(file, size_bytes, &zeros, stamp);
+            }
+        }
+        self.files.mark_dirty(file);
+    }
+
+    /// Writes the heads that changed into their tree. `Missing`: load and call again.
+    pub fn flush_heads(&mut self) -> Result<(), Missing> {
+        while let Some(file) = self.files.first_dirty() {
+            let value = self.files.get_mut(file).expect("a dirty file is open").encode();
+            self.put(HEADS, &file_key(file), &value)?;
+            self.files.mark_clean(file);
+        }
+        Ok(())
+    }
+
+    /// The trees that are not empty.
+    pub fn roots(&self) -> Vec<Tree> {
+        self.trees.values().filter(|tree| tree.root.0 != 0).copied().collect()
+    }
+}
+
+/// Number of the tree of `table`.
+pub(crate) fn table_tree(table: Table) -> u8 {
+    FIRST_TABLE + table.0
+}
+
+/// A block of zeros.
+pub static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
+/// Room a block takes in a stripe at most.
+pub const BLOCK_OBJECT_BYTES: u64 = BLOCK_BYTES + DESCRIPTOR_BYTES as u64;
+
+/// A few keys or ids.
+pub(crate) type Few<T> = SmallVec<[T; 8]>;

@@ -1,0 +1,329 @@
+//! The stripe table: which stripes hold what, and which are free.
+//!
+//! ```text
+//!   free --take--> filling --settle--> written --last object gone--> emptied
+//!    ^                                                                 |
+//!    +---- next root durable, readers drained ---- retiring <--checkpoint starts
+//! ```
+//!
+//! A stripe emptied since the last durable root is still named by that root, so it is
+//! not written again before the next one is durable (`design.md` 11.2). Live bytes of a
+//! stripe change only when mappings are applied and when a checkpoint places pages; both
+//! exclude each other, so the rows a checkpoint stores are exactly those of its root.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raid::{SegmentId, StripeId};
+
+use crate::format::{FormatError, Take};
+
+/// Bytes of an encoded row.
+pub const ROW_BYTES: usize = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Filling,
+    Written,
+    Emptied,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    generation: u64,
+    live_bytes: u32,
+    state: State,
+}
+
+const FREE: Row = Row { generation: 0, live_bytes: 0, state: State::Free };
+
+/// What is known of a stripe that holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Which stripe.
+    pub stripe: StripeId,
+    /// Generation of its content, 0 if it is free.
+    pub generation: u64,
+    /// Bytes of live objects in it.
+    pub live_bytes: u32,
+}
+
+impl Usage {
+    /// As stored in a usage object.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.stripe.pack().to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.live_bytes.to_le_bytes());
+    }
+
+    /// Reads a row.
+    pub fn decode(take: &mut Take<'_>) -> Result<Usage, FormatError> {
+        Ok(Usage { stripe: StripeId::unpack(take.u64()?), generation: take.u64()?, live_bytes: take.u32()? })
+    }
+
+    /// Reads a usage object.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Usage>, FormatError> {
+        let mut take = Take(bytes);
+        let mut rows = Vec::new();
+        while !take.0.is_empty() {
+            rows.push(Usage::decode(&mut take)?);
+        }
+        Ok(rows)
+    }
+}
+
+/// All stripes of all segments.
+#[derive(Default)]
+pub struct StripeTable {
+    segments: BTreeMap<SegmentId, Vec<Row>>,
+    /// Segments that lie on a failed drive: their free stripes are not used.
+    closed: BTreeSet<SegmentId>,
+    free: BTreeSet<StripeId>,
+    emptied: Vec<StripeId>,
+    retiring: Vec<StripeId>,
+    changed: BTreeSet<StripeId>,
+    live_bytes: u64,
+}
+
+impl StripeTable {
+    /// A segment with `rows` free stripes.
+    pub fn add_segment(&mut self, segment: SegmentId, rows: u32) {
+        self.segments.insert(segment, vec![FREE; rows as usize]);
+        self.free.extend((0..rows).map(|row| StripeId { segment, row }));
+    }
+
+    /// Sets what the stored rows say. Unknown stripes are refused.
+    pub fn restore(&mut self, usage: Usage) -> Result<(), FormatError> {
+        let row = self.segments.get_mut(&usage.stripe.segment).and_then(|rows| rows.get_mut(usage.stripe.row as usize));
+        let row = row.ok_or(FormatError("stripe table"))?;
+        self.live_bytes = self.live_bytes - u64::from(row.live_bytes) + u64::from(usage.live_bytes);
+        if usage.live_bytes == 0 {
+            *row = FREE;
+            self.free.insert(usage.stripe);
+        } else {
+            *row = Row { generation: usage.generation, live_bytes: usage.live_bytes, state: State::Written };
+            self.free.remove(&usage.stripe);
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, stripe: StripeId) -> &mut Row {
+        let rows = self.segments.get_mut(&stripe.segment).expect("a stripe in use belongs to a segment");
+        &mut rows[stripe.row as usize]
+    }
+
+    /// Takes a free stripe to fill it.
+    pub fn take(&mut self, generation: u64) -> Option<StripeId> {
+        let closed = &self.closed;
+        let stripe = *self.free.iter().find(|stripe| !closed.contains(&stripe.segment))?;
+        self.free.remove(&stripe);
+        *self.row(stripe) = Row { generation, live_bytes: 0, state: State::Filling };
+        Some(stripe)
+    }
+
+    /// The stripe is written and the mappings of its objects are applied.
+    pub fn settle(&mut self, stripe: StripeId) {
+        let row = self.row(stripe);
+        row.state = State::Written;
+        let empty = row.live_bytes == 0;
+        self.changed.insert(stripe);
+        if empty {
+            self.empty(stripe);
+        }
+    }
+
+    fn empty(&mut self, stripe: StripeId) {
+        self.row(stripe).state = State::Emptied;
+        self.emptied.push(stripe);
+    }
+
+    /// An object of `bytes` in the stripe is referenced from now on.
+    pub fn add_live(&mut self, stripe: StripeId, bytes: u32) {
+        self.row(stripe).live_bytes += bytes;
+        self.live_bytes += u64::from(bytes);
+        self.changed.insert(stripe);
+    }
+
+    /// An object of `bytes` in the stripe is referenced no more.
+    pub fn sub_live(&mut self, stripe: StripeId, bytes: u32) {
+        let row = self.row(stripe);
+        row.live_bytes = row.live_bytes.checked_sub(bytes).expect("live bytes cover every referenced object");
+        let emptied = row.live_bytes == 0 && row.state == State::Written;
+        self.live_bytes -= u64::from(bytes);
+        self.changed.insert(stripe);
+        if emptied {
+            self.empty(stripe);
+        }
+    }
+
+    /// Generation of the content of `stripe`; 0 if it is free.
+    pub fn generation(&self, stripe: StripeId) -> u64 {
+        self.segments
+            .get(&stripe.segment)
+            .and_then(|rows| rows.get(stripe.row as usize))
+            .map_or(0, |row| row.generation)
+    }
+
+    /// Rows changed since the last call, as they are now.
+    pub fn take_changed(&mut self) -> Vec<Usage> {
+        std::mem::take(&mut self.changed).into_iter().map(|stripe| self.usage(stripe)).collect()
+    }
+
+    /// The next checkpoint stores these rows, whether they change or not.
+    pub fn mark_changed(&mut self, stripes: impl IntoIterator<Item = StripeId>) {
+        self.changed.extend(stripes);
+    }
+
+    /// The rows that [`take_changed`](StripeTable::take_changed) would take; they stay
+    /// to be taken.
+    pub fn changed(&mut self) -> Vec<Usage> {
+        self.changed.clone().into_iter().map(|stripe| self.usage(stripe)).collect()
+    }
+
+    /// All rows that hold something.
+    pub fn all(&self) -> Vec<Usage> {
+        let rows = self.segments.iter().flat_map(|(&segment, rows)| {
+            rows.iter().zip(0u32..).filter(|(row, _)| row.live_bytes > 0).map(move |(row, number)| Usage {
+                stripe: StripeId { segment, row: number },
+                generation: row.generation,
+                live_bytes: row.live_bytes,
+            })
+        });
+        rows.collect()
+    }
+
+    fn usage(&mut self, stripe: StripeId) -> Usage {
+        let row = *self.row(stripe);
+        let generation = if row.live_bytes == 0 { 0 } else { row.generation };
+        Usage { stripe, generation, live_bytes: row.live_bytes }
+    }
+
+    /// A checkpoint starts: what was emptied until now is free once its root is durable.
+    pub fn begin_retire(&mut self) {
+        self.retiring.append(&mut self.emptied);
+    }
+
+    /// That root is durable and no reader knows the old places.
+    pub fn finish_retire(&mut self) {
+        for stripe in std::mem::take(&mut self.retiring) {
+            *self.row(stripe) = FREE;
+            self.free.insert(stripe);
+        }
+    }
+
+    /// Sets which segments lie on a failed drive.
+    pub fn set_closed(&mut self, closed: impl IntoIterator<Item = SegmentId>) {
+        self.closed = closed.into_iter().collect();
+    }
+
+    /// Free stripes that may be used now.
+    pub fn free_count(&self) -> usize {
+        if self.closed.is_empty() {
+            return self.free.len();
+        }
+        self.free.iter().filter(|stripe| !self.closed.contains(&stripe.segment)).count()
+    }
+
+    /// Stripes that become free with the next checkpoint.
+    pub fn emptied_count(&self) -> usize {
+        self.emptied.len()
+    }
+
+    /// Live bytes in all stripes.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Up to `count` written stripes with the fewest live bytes, those of closed segments
+    /// first, all below `limit_bytes` unless closed.
+    pub fn victims(&self, count: usize, limit_bytes: u32) -> Vec<Usage> {
+        let mut found: Vec<(bool, Usage)> = Vec::new();
+        for (&segment, rows) in &self.segments {
+            let open = !self.closed.contains(&segment);
+            for (row, number) in rows.iter().zip(0u32..) {
+                if row.state == State::Written && (row.live_bytes < limit_bytes || !open) {
+                    let stripe = StripeId { segment, row: number };
+                    found.push((open, Usage { stripe, generation: row.generation, live_bytes: row.live_bytes }));
+                }
+            }
+        }
+        found.sort_by_key(|(open, usage)| (*open, usage.live_bytes));
+        found.into_iter().take(count).map(|(_, usage)| usage).collect()
+    }
+
+    /// Segments all of whose stripes are free.
+    pub fn idle_segments(&self) -> Vec<SegmentId> {
+        let idle = self.segments.iter().filter(|(_, rows)| rows.iter().all(|row| row.state == State::Free));
+        idle.map(|(&segment, _)| segment).collect()
+    }
+
+    /// The segment was given back to the group.
+    pub fn remove_segment(&mut self, segment: SegmentId) {
+        self.segments.remove(&segment);
+        self.free.retain(|stripe| stripe.segment != segment);
+        self.changed.retain(|stripe| stripe.segment != segment);
+    }
+
+    /// Segments that the table knows.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.segments.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> StripeTable {
+        let mut table = StripeTable::default();
+        table.add_segment(SegmentId(1), 2);
+        table
+    }
+
+    #[test]
+    fn an_emptied_stripe_is_free_only_after_the_next_root() {
+        let mut table = table();
+        let stripe = table.take(7).unwrap();
+        table.add_live(stripe, 100);
+        table.settle(stripe);
+        table.sub_live(stripe, 100);
+        assert_eq!((table.free_count(), table.emptied_count()), (1, 1));
+        table.begin_retire();
+        assert_eq!(table.free_count(), 1, "the old root still names it");
+        table.finish_retire();
+        assert_eq!((table.free_count(), table.generation(stripe)), (2, 0));
+    }
+
+    #[test]
+    fn a_stripe_that_nothing_of_was_kept_is_emptied_when_it_settles() {
+        let mut table = table();
+        let stripe = table.take(7).unwrap();
+        table.add_live(stripe, 8);
+        table.sub_live(stripe, 8);
+        assert_eq!(table.emptied_count(), 0, "its mappings are still being applied");
+        table.settle(stripe);
+        assert_eq!(table.emptied_count(), 1);
+    }
+
+    #[test]
+    fn rows_restore_to_what_was_stored_and_closed_segments_go_first() {
+        let mut table = table();
+        table.add_segment(SegmentId(2), 2);
+        for live in [100, 300] {
+            let stripe = table.take(live).unwrap();
+            table.add_live(stripe, live as u32);
+            table.settle(stripe);
+        }
+        let mut bytes = Vec::new();
+        table.take_changed().iter().for_each(|row| row.encode(&mut bytes));
+        let mut again = StripeTable::default();
+        again.add_segment(SegmentId(1), 2);
+        Usage::decode_all(&bytes).unwrap().into_iter().for_each(|row| again.restore(row).unwrap());
+        assert_eq!(again.all(), table.all());
+        assert_eq!((again.live_bytes(), again.free_count()), (400, 0));
+        assert_eq!(table.victims(9, 200).len(), 1);
+        table.set_closed([SegmentId(1)]);
+        assert_eq!(table.victims(9, 200).len(), 2, "stripes on failed drives go whatever they hold");
+        assert_eq!(table.take(9).unwrap().segment, SegmentId(2));
+    }
+}
