@@ -29,19 +29,27 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod attr;
+mod batch;
+mod cache;
 mod caller;
+mod check;
 mod export;
 mod filesystem;
 mod format;
 mod gate;
 mod handle;
 pub mod locks;
+mod names;
 pub mod op;
 mod refusal;
 mod reply;
+mod stamp;
+mod table;
+mod usage;
 
 pub use attr::{Attr, FileKind, PreAttr, SetAttr, SetTime, Wcc};
-pub use caller::Caller;
+pub use caller::{Caller, GROUPS_MAX, NOBODY};
+pub use check::Finding;
 pub use export::{DatastoreInfo, DatastoreOptions, Deletion, Export, Mounted, RootUser};
 pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};

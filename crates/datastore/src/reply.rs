@@ -9,10 +9,18 @@
 //! is as good as asking for the first time. The store is a ring: each commit that adds an
 //! answer deletes the oldest beyond [`REPLIES_MAX`] or [`REPLY_AGE_MAX_NS`].
 
+use std::collections::VecDeque;
+
 use base::WallNanos;
+use engine::store::{Change, Store};
 
 use crate::attr::Wcc;
+use crate::batch::Batch;
+use crate::filesystem::{Filesystem, OpenRefusal};
+use crate::format::{REPLIES, number_from_row, reply_from_row, reply_to_row};
 use crate::op::{Created, Linked, Renamed};
+use crate::refusal::Refusal;
+use crate::table::all_rows;
 
 /// Most answers kept.
 pub const REPLIES_MAX: u64 = 1024;
@@ -54,4 +62,56 @@ pub struct StoredReply {
     pub reply: Vec<u8>,
     /// When it was stored.
     pub at: WallNanos,
+}
+
+/// The ring of kept answers, as numbers and ages.
+pub(crate) struct Replies {
+    next: u64,
+    kept: VecDeque<(u64, WallNanos)>,
+}
+
+/// Most old answers one commit deletes.
+const DROP_MAX: usize = 4;
+
+impl Replies {
+    pub async fn load<S: Store>(store: &S) -> Result<Replies, OpenRefusal> {
+        let mut kept = VecDeque::new();
+        for (key, value) in all_rows(store, REPLIES).await? {
+            let number = number_from_row(&key).ok_or(OpenRefusal::Malformed)?;
+            let reply = reply_from_row(&value).ok_or(OpenRefusal::Malformed)?;
+            kept.push_back((number, reply.at));
+        }
+        Ok(Replies { next: kept.back().map_or(0, |(number, _)| number + 1), kept })
+    }
+
+    /// Adds `reply` to a commit and deletes what is too old or too many.
+    pub fn keep(&mut self, batch: &mut Batch, reply: StoredReply) {
+        if reply.key.len() + reply.reply.len() > REPLY_BYTES_MAX {
+            return;
+        }
+        let number = self.next;
+        self.next += 1;
+        batch.push(Change::Put { table: REPLIES, key: number.to_be_bytes().to_vec(), value: reply_to_row(&reply) });
+        self.kept.push_back((number, reply.at));
+        for _ in 0..DROP_MAX {
+            let Some(&(oldest, at)) = self.kept.front() else { break };
+            if self.kept.len() as u64 <= REPLIES_MAX && at.0.saturating_add(REPLY_AGE_MAX_NS) >= reply.at.0 {
+                break;
+            }
+            self.kept.pop_front();
+            batch.push(Change::Delete { table: REPLIES, key: oldest.to_be_bytes().to_vec() });
+        }
+    }
+}
+
+impl<S: Store> Filesystem<S> {
+    /// Answers kept with the changes they belong to, oldest first, for the duplicate-request
+    /// cache to start with.
+    pub async fn replies(&self) -> Result<Vec<StoredReply>, Refusal> {
+        let rows = all_rows(&*self.store, REPLIES).await?;
+        let replies = rows.iter().map(|(_, value)| reply_from_row(value).ok_or(Refusal::Inconsistent));
+        let now = self.world.clock.wall().0;
+        let fresh = |reply: &StoredReply| reply.at.0.saturating_add(REPLY_AGE_MAX_NS) >= now;
+        Ok(replies.collect::<Result<Vec<_>, _>>()?.into_iter().filter(fresh).collect())
+    }
 }

@@ -4,12 +4,13 @@
 //! period, no reclaim storm; a reclaim of a held lock is simply granted again. Waiters are
 //! kept in memory only: an NLM client asks again by itself.
 
+pub(crate) mod ranges;
+pub(crate) mod service;
+
 use base::FileId;
 use core::net::IpAddr;
-use engine::store::Store;
 
-use crate::refusal::Refusal;
-use crate::{Caller, Filesystem, Handle};
+use crate::Handle;
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,83 +104,4 @@ pub struct Monitored {
     pub client: Vec<u8>,
     /// Its address.
     pub address: IpAddr,
-}
-
-impl<S: Store> Filesystem<S> {
-    /// NLM_TEST: the lock that is in the way of `wanted`, if any.
-    pub async fn lock_test(&self, caller: &Caller, file: &Handle, wanted: &Lock) -> Result<Option<Lock>, Refusal> {
-        let _ = (caller, file, wanted);
-        todo!()
-    }
-
-    /// NLM_LOCK, reclaim included.
-    pub async fn lock(
-        &self,
-        caller: &Caller,
-        file: &Handle,
-        wanted: Lock,
-        wait: LockWait,
-    ) -> Result<LockVerdict, Refusal> {
-        let _ = (caller, file, wanted, wait);
-        todo!()
-    }
-
-    /// NLM_UNLOCK: `owner` holds nothing of `range` any more. Returns who got locks by it.
-    pub async fn unlock(
-        &self,
-        caller: &Caller,
-        file: &Handle,
-        owner: &LockOwner,
-        range: LockRange,
-    ) -> Result<Vec<Grant>, Refusal> {
-        let _ = (caller, file, owner, range);
-        todo!()
-    }
-
-    /// NLM_CANCEL: takes a waiting request out of the queue; `false` if it is not there (it
-    /// may have been granted meanwhile: then the client must unlock). Returns who got locks
-    /// because it no longer stands before them.
-    pub async fn lock_cancel(
-        &self,
-        caller: &Caller,
-        file: &Handle,
-        waiting: &Lock,
-    ) -> Result<(bool, Vec<Grant>), Refusal> {
-        let _ = (caller, file, waiting);
-        todo!()
-    }
-
-    /// NLM_FREE_ALL and SM_NOTIFY: a client machine restarted and holds nothing any more.
-    pub async fn lock_free_all(&self, client: &[u8]) -> Result<Vec<Grant>, Refusal> {
-        let _ = client;
-        todo!()
-    }
-
-    /// All held locks, for administrators.
-    pub fn locks(&self) -> Vec<HeldLock> {
-        todo!()
-    }
-
-    /// Breaks every lock of `owner` on `file`: an administrator knows that it is dead.
-    pub async fn lock_break(&self, file: FileId, owner: &LockOwner) -> Result<Vec<Grant>, Refusal> {
-        let _ = (file, owner);
-        todo!()
-    }
-
-    /// SM_MON's effect: remembers a client machine, durably.
-    pub async fn monitor(&self, client: &[u8], address: IpAddr) -> Result<(), Refusal> {
-        let _ = (client, address);
-        todo!()
-    }
-
-    /// Forgets a client machine.
-    pub async fn unmonitor(&self, client: &[u8]) -> Result<(), Refusal> {
-        let _ = client;
-        todo!()
-    }
-
-    /// Client machines remembered.
-    pub fn monitored(&self) -> Vec<Monitored> {
-        todo!()
-    }
 }

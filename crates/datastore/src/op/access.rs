@@ -2,8 +2,11 @@
 
 use engine::store::Store;
 
-use crate::attr::Attr;
-use crate::{Caller, Filesystem, Handle, Refused};
+use crate::attr::{Attr, FileKind};
+use crate::caller::{EXECUTE, READ, WRITE};
+use crate::filesystem::Admitted;
+use crate::handle::DatastoreId;
+use crate::{Caller, Filesystem, Handle, Refusal, Refused};
 
 /// A set of rights, with the bit values of the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +44,28 @@ impl<S: Store> Filesystem<S> {
         file: &Handle,
         wanted: Access,
     ) -> Result<Allowed, Refused<Option<Attr>>> {
-        let _ = (caller, file, wanted);
-        todo!()
+        let bare = |why| Refused { why, wcc: None };
+        let admitted = self.admit(caller, file).await.map_err(bare)?;
+        let Admitted { rights, inode, .. } = &admitted;
+        let attr = self.attr_now(file.file()).await.map_err(bare)?.ok_or(bare(Refusal::Stale))?;
+        let writable = admitted.may_change().is_ok();
+        let directory = inode.kind == FileKind::Directory;
+        let names_fixed = inode.datastore == DatastoreId::POOL;
+        let mut granted = 0;
+        let mut grant = |access: Access, yes: bool| granted |= if yes { access.0 } else { 0 };
+        grant(Access::READ, rights.may(inode, READ));
+        if directory {
+            let change = writable && !names_fixed && rights.may(inode, WRITE | EXECUTE);
+            grant(Access::LOOKUP, rights.may(inode, EXECUTE));
+            grant(Access::MODIFY, change);
+            grant(Access::EXTEND, change);
+            grant(Access::DELETE, change);
+        } else {
+            let change = writable && rights.may(inode, WRITE);
+            grant(Access::EXECUTE, rights.may(inode, EXECUTE));
+            grant(Access::MODIFY, change);
+            grant(Access::EXTEND, change);
+        }
+        Ok(Allowed { access: Access(granted & wanted.0), attr })
     }
 }

@@ -2,8 +2,8 @@
 
 use engine::store::Store;
 
-use crate::attr::Wcc;
-use crate::{Caller, Filesystem, Handle, Refused};
+use crate::attr::{FileKind, Wcc};
+use crate::{Caller, Filesystem, Handle, Refusal, Refused};
 
 /// Answer of COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,12 @@ pub struct Committed {
 impl<S: Store> Filesystem<S> {
     /// Confirms that what was written is stable.
     pub async fn commit(&self, caller: &Caller, file: &Handle) -> Result<Committed, Refused<Wcc>> {
-        let _ = (caller, file);
-        todo!()
+        let bare = |why| Refused { why, wcc: Wcc::default() };
+        let inode = self.admit(caller, file).await.map_err(bare)?.inode;
+        let wcc = Wcc::unchanged(self.attr_now(file.file()).await.map_err(bare)?);
+        if inode.kind != FileKind::Regular {
+            return Err(Refused { why: Refusal::WrongKind, wcc });
+        }
+        Ok(Committed { wcc, verifier: self.write_verifier() })
     }
 }

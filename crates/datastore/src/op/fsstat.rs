@@ -1,6 +1,6 @@
 //! FSSTAT (RFC 1813 3.3.18).
 
-use engine::store::Store;
+use engine::store::{BLOCK_BYTES, Space, Store};
 
 use crate::attr::Attr;
 use crate::{Caller, Filesystem, Handle, Refused};
@@ -29,7 +29,25 @@ pub struct FsStat {
 impl<S: Store> Filesystem<S> {
     /// Room in the datastore; numbers from memory, never waiting for a drive.
     pub async fn fsstat(&self, caller: &Caller, file: &Handle) -> Result<FsStat, Refused<Option<Attr>>> {
-        let _ = (caller, file);
-        todo!()
+        let attr = self.attr_for(caller, file).await?;
+        let datastore = self.datastore(file.datastore()).map_err(|why| Refused { why, wcc: Some(attr) })?;
+        let Space { mut total_bytes, mut free_bytes } = self.store.space();
+        let quota_bytes = datastore.options.borrow().quota_bytes;
+        if let Some(quota) = quota_bytes {
+            // A store that cannot count now leaves the last figures standing.
+            let _ = self.count_usage(&datastore, |usage| usage.is_vague(quota)).await;
+            total_bytes = total_bytes.min(quota);
+            free_bytes = free_bytes.min(quota.saturating_sub(datastore.usage.bound()));
+        }
+        Ok(FsStat {
+            total_bytes,
+            free_bytes,
+            available_bytes: free_bytes,
+            total_files: total_bytes / BLOCK_BYTES,
+            free_files: free_bytes / BLOCK_BYTES,
+            available_files: free_bytes / BLOCK_BYTES,
+            invariant_s: 0,
+            attr,
+        })
     }
 }

@@ -2,8 +2,9 @@
 
 use engine::store::Store;
 
+use super::make::NewInode;
 use super::{Created, Place};
-use crate::attr::{SetAttr, Wcc};
+use crate::attr::{FileKind, SetAttr, Wcc};
 use crate::{Caller, Filesystem, Refused, ReplyNote};
 
 impl<S: Store> Filesystem<S> {
@@ -15,7 +16,8 @@ impl<S: Store> Filesystem<S> {
         set: SetAttr,
         note: Option<ReplyNote>,
     ) -> Result<Created, Refused<Wcc>> {
-        let _ = (caller, at, set, note);
-        todo!()
+        let spot = self.spot(caller, at).await?;
+        let new = NewInode::of(FileKind::Directory, SetAttr { size_bytes: None, ..set });
+        self.make(&spot, at, new, note).await.map_err(|why| spot.refuse(why))
     }
 }

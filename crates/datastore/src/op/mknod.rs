@@ -2,9 +2,10 @@
 
 use engine::store::Store;
 
+use super::make::NewInode;
 use super::{Created, Place};
-use crate::attr::{SetAttr, Wcc};
-use crate::{Caller, Filesystem, Refused, ReplyNote};
+use crate::attr::{FileKind, SetAttr, Wcc};
+use crate::{Caller, Filesystem, Refusal, Refused, ReplyNote};
 
 /// Kinds of node. A regular file or directory is refused by the wire layer as
 /// [`Refusal::BadType`](crate::Refusal::BadType).
@@ -38,7 +39,18 @@ impl<S: Store> Filesystem<S> {
         new: NewNode,
         note: Option<ReplyNote>,
     ) -> Result<Created, Refused<Wcc>> {
-        let _ = (caller, at, new, note);
-        todo!()
+        let spot = self.spot(caller, at).await?;
+        let (kind, device) = match new.kind {
+            NodeKind::BlockDevice(major, minor) => (FileKind::BlockDevice, (major, minor)),
+            NodeKind::CharDevice(major, minor) => (FileKind::CharDevice, (major, minor)),
+            NodeKind::Socket => (FileKind::Socket, (0, 0)),
+            NodeKind::Fifo => (FileKind::Fifo, (0, 0)),
+        };
+        if matches!(kind, FileKind::BlockDevice | FileKind::CharDevice) && !spot.rights.is_root() {
+            return Err(spot.refuse(Refusal::NotOwner));
+        }
+        let set = SetAttr { size_bytes: None, ..new.set };
+        let node = NewInode { device, ..NewInode::of(kind, set) };
+        self.make(&spot, at, node, note).await.map_err(|why| spot.refuse(why))
     }
 }

@@ -12,6 +12,7 @@ mod fsstat;
 mod getattr;
 mod link;
 mod lookup;
+mod make;
 mod mkdir;
 mod mknod;
 mod pathconf;

@@ -2,7 +2,9 @@
 
 use engine::store::Store;
 
+use super::link::LINKS_MAX;
 use crate::attr::Attr;
+use crate::format::NAME_BYTES_MAX;
 use crate::{Caller, Filesystem, Handle, Refused};
 
 /// Answer of PATHCONF.
@@ -27,7 +29,15 @@ pub struct PathConf {
 impl<S: Store> Filesystem<S> {
     /// Limits of names.
     pub async fn pathconf(&self, caller: &Caller, file: &Handle) -> Result<PathConf, Refused<Option<Attr>>> {
-        let _ = (caller, file);
-        todo!()
+        let attr = self.attr_for(caller, file).await?;
+        Ok(PathConf {
+            link_max: LINKS_MAX,
+            name_bytes_max: NAME_BYTES_MAX as u32,
+            no_trunc: true,
+            chown_restricted: true,
+            case_insensitive: false,
+            case_preserving: true,
+            attr,
+        })
     }
 }

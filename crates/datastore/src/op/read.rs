@@ -3,8 +3,9 @@
 use engine::store::{Piece, Store};
 use smallvec::SmallVec;
 
-use crate::attr::Attr;
-use crate::{Caller, Filesystem, Handle, Refused};
+use crate::attr::{Attr, FileKind};
+use crate::filesystem::Admitted;
+use crate::{Caller, Filesystem, Handle, Refusal, Refused};
 
 /// Answer of READ.
 #[derive(Clone, Debug)]
@@ -28,7 +29,37 @@ impl<S: Store> Filesystem<S> {
         offset_bytes: u64,
         len_bytes: usize,
     ) -> Result<ReadDone, Refused<Option<Attr>>> {
-        let _ = (caller, file, offset_bytes, len_bytes);
-        todo!()
+        let bare = |why| Refused { why, wcc: None };
+        let Admitted { rights, inode, .. } = self.admit(caller, file).await.map_err(bare)?;
+        let id = file.file();
+        let why = match inode.kind {
+            FileKind::Regular if rights.may_read(&inode) => None,
+            FileKind::Regular => Some(Refusal::NotAllowed),
+            FileKind::Directory => Some(Refusal::IsDirectory),
+            _ => Some(Refusal::WrongKind),
+        };
+        if let Some(why) = why {
+            return Err(Refused { why, wcc: self.attr_now(id).await.ok().flatten() });
+        }
+
+        let out = match self.store.read(id, offset_bytes, len_bytes.min(READ_BYTES_MAX)).await {
+            Ok(out) => out,
+            Err(why) => return Err(Refused { why: why.into(), wcc: self.attr_now(id).await.ok().flatten() }),
+        };
+        let settled = self.is_settled(id, &inode).await.unwrap_or(false);
+        let attr = settled.then(|| self.attr(id, &inode, Some(&out.head)));
+        let len_bytes = out.pieces.iter().map(piece_bytes).sum();
+        let eof = offset_bytes.saturating_add(len_bytes as u64) >= out.head.size_bytes;
+        Ok(ReadDone { pieces: out.pieces, len_bytes, eof, attr })
+    }
+}
+
+/// Largest READ, in bytes.
+pub(super) const READ_BYTES_MAX: usize = 1 << 20;
+
+fn piece_bytes(piece: &Piece) -> usize {
+    match piece {
+        Piece::Data(data) => data.len(),
+        Piece::Zeros(len) => *len,
     }
 }

@@ -1,9 +1,14 @@
 //! WRITE (RFC 1813 3.3.7). Every write is stable (`FILE_SYNC`) when it is answered.
 
-use engine::store::Store;
+use base::FileId;
+use engine::store::{Store, Wrote};
 
-use crate::attr::Wcc;
-use crate::{Caller, Filesystem, Handle, Refused};
+use crate::attr::{FileKind, PreAttr, Wcc};
+use crate::batch::Batch;
+use crate::caller::SET_ID_BITS;
+use crate::filesystem::{Admitted, WHOLE};
+use crate::gate::Mode;
+use crate::{Caller, Filesystem, Handle, Refusal, Refused};
 
 /// Answer of WRITE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +28,72 @@ impl<S: Store> Filesystem<S> {
         offset_bytes: u64,
         parts: &[&[u8]],
     ) -> Result<Written, Refused<Wcc>> {
-        let _ = (caller, file, offset_bytes, parts);
-        todo!()
+        let bare = |why| Refused { why, wcc: Wcc::default() };
+        let id = file.file();
+        let mut pass = self.gates.enter(id, Mode::Shared).await;
+        let mut admitted = self.admit(caller, file).await.map_err(bare)?;
+        if admitted.inode.mode & SET_ID_BITS != 0 && !admitted.rights.is_root() {
+            drop(pass);
+            self.clear_set_id_bits(caller, file).await.map_err(bare)?;
+            pass = self.gates.enter(id, Mode::Shared).await;
+            admitted = self.admit(caller, file).await.map_err(bare)?;
+        }
+        let inode = admitted.inode;
+        let written = match self.may_write_at(&admitted, id, offset_bytes, parts).await {
+            Ok(()) => self.write_held(id, offset_bytes, parts).await,
+            Err(why) => Err(why),
+        };
+        drop(pass);
+        match written {
+            Ok(wrote) => {
+                let before = Some(self.attr(id, &inode, Some(&wrote.before)));
+                let after = Some(self.attr(id, &inode, Some(&wrote.after)));
+                let len_bytes = parts.iter().map(|part| part.len()).sum();
+                Ok(Written { len_bytes, wcc: Wcc { before: before.as_ref().map(PreAttr::from), after } })
+            }
+            Err(why) => Err(Refused { why, wcc: Wcc::unchanged(self.attr_now(id).await.ok().flatten()) }),
+        }
+    }
+
+    async fn may_write_at(
+        &self,
+        admitted: &Admitted<'_>,
+        file: FileId,
+        offset_bytes: u64,
+        parts: &[&[u8]],
+    ) -> Result<(), Refusal> {
+        let inode = &admitted.inode;
+        match inode.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Refusal::IsDirectory),
+            _ => return Err(Refusal::WrongKind),
+        }
+        admitted.may_change()?;
+        if !admitted.rights.may_write(inode) {
+            return Err(Refusal::NotAllowed);
+        }
+        let len_bytes = parts.iter().map(|part| part.len() as u64).sum();
+        self.check_quota(&admitted.datastore, file, offset_bytes, len_bytes).await
+    }
+
+    async fn write_held(&self, file: FileId, offset_bytes: u64, parts: &[&[u8]]) -> Result<Wrote, Refusal> {
+        let at = self.stamp().await?;
+        Ok(self.store.write(file, offset_bytes, parts, at).await?)
+    }
+
+    /// Content written by anyone but root ends set-user-id and set-group-id.
+    async fn clear_set_id_bits(&self, caller: &Caller, file: &Handle) -> Result<(), Refusal> {
+        let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
+        let _pass = self.gates.enter(file.file(), Mode::Exclusive).await;
+        let admitted = self.admit(caller, file).await?;
+        let mut inode = admitted.inode;
+        if inode.kind != FileKind::Regular || !admitted.rights.may_write(&inode) || inode.mode & SET_ID_BITS == 0 {
+            return Ok(());
+        }
+        admitted.may_change()?;
+        inode.mode &= !SET_ID_BITS;
+        let mut batch = Batch::default();
+        batch.put_changed(file.file(), inode, self.stamp().await?);
+        self.apply(batch).await
     }
 }
