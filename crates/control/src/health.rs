@@ -50,6 +50,10 @@ pub struct Health {
     pub findings: Vec<Finding>,
 }
 
+impl crate::envelope::Document for Health {
+    const SCHEMA: &'static str = "vmhold.health/v1";
+}
+
 /// What the health of a store follows from.
 pub struct HealthFacts<'a> {
     /// Its pools.

@@ -5,18 +5,22 @@
 //! the same documents are printed by the CLI, served by the API and rendered as text.
 //!
 //! Must not know: how anything is stored or served. Plain data in, text and JSON out;
+//! whoever has the data implements [`server::ControlBackend`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod check;
+pub mod client;
 pub mod codes;
 pub mod datastore;
 pub mod demo;
 pub mod envelope;
 pub mod exit;
 pub mod health;
+pub mod metrics;
 pub mod pool;
 pub mod problem;
+pub mod server;
 pub mod status;
 pub mod text;
 

@@ -46,6 +46,8 @@ pub struct NfsService {
     pub connections: Option<u64>,
     /// Datastores served.
     pub datastores: u64,
+    /// Whether locks of clients are served (NLM).
+    pub locks: bool,
 }
 
 /// Load of the last seconds.
@@ -310,6 +312,7 @@ pub mod samples {
                 mount_port: 20048,
                 connections: Some(2),
                 datastores: 1,
+                locks: true,
             },
             load: Load {
                 reads_per_second: Some(1200.4),

@@ -144,6 +144,15 @@ impl serde::Serialize for Code {
     }
 }
 
+/// The document of `explain CODE`.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[serde(transparent)]
+pub struct CodePage(pub &'static Code);
+
+impl crate::envelope::Document for CodePage {
+    const SCHEMA: &'static str = "vmhold.code/v1";
+}
+
 /// Every code, in number order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
     [pool::ALL, datastore::ALL, command::ALL].into_iter().flatten().copied()
