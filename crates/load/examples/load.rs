@@ -2,32 +2,34 @@
 
 #![allow(missing_docs, reason = "a thin wrapper")]
 
-use clap::Parser;
-use load::command::{BenchAction, BenchCommand, Console};
+use clap::{Parser, Subcommand};
+use load::command::{BenchCommand, Console, NfsCommand};
 
 #[derive(Parser)]
 struct Cli {
     #[arg(long, global = true)]
     json: bool,
-    #[command(flatten)]
-    bench: BenchCommand,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand)]
+enum Noun {
+    Bench(Box<BenchCommand>),
+    Nfs(NfsCommand),
 }
 
 fn main() {
     let cli = Cli::parse();
-    let console = Console { json: cli.json, progress: true };
-    let outcome = match (&cli.bench.action, &cli.bench.load) {
-        (Some(BenchAction::Verify(arguments)), _) => {
-            load::verify::run(arguments, console).map(|report| (report.ok, report.json(), report.text()))
-        }
-        (None, arguments) => {
-            load::bench::run(arguments, console).map(|report| (report.ok, report.json(), report.text()))
-        }
+    let console = Console { progress: true };
+    let outcome = match &cli.noun {
+        Noun::Bench(command) => command.run(console),
+        Noun::Nfs(command) => command.run(console),
     };
     match outcome {
-        Ok((ok, json, text)) => {
-            print!("{}", if cli.json { json + "\n" } else { text });
-            std::process::exit((!ok).into());
+        Ok(output) => {
+            print!("{}", if cli.json { output.json + "\n" } else { output.text });
+            std::process::exit((!output.ok).into());
         }
         Err(failure) => {
             eprintln!("error: {failure}\n  try:  {}", failure.advice());

@@ -1,7 +1,7 @@
 //! Arguments of the commands, for the binary to embed with `clap`.
 //!
-//! `--json` and colour belong to the binary; every command's `run` takes what it needs
-//! of them in [`Console`].
+//! `--json` belongs to the binary: `run` gives both forms in an [`Output`], and the
+//! binary prints one of them. Only `nfs get` without a file prints by itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,16 +9,51 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::connection::Behaviour;
+use crate::failure::Failure;
 use crate::target::Target;
 use crate::workload::{Mix, Pattern, parse_bytes};
 
-/// What of the terminal a command may use.
+/// What of the terminal a command may use while it runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Console {
-    /// Standard output is one JSON document instead of text.
-    pub json: bool,
     /// Progress may be drawn on standard error (it is only drawn on a terminal).
     pub progress: bool,
+}
+
+/// What a command has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code 0, else 1.
+    pub ok: bool,
+    /// One JSON document, without newline.
+    pub json: String,
+    /// Text for people, with newlines.
+    pub text: String,
+}
+
+impl BenchCommand {
+    /// Runs `bench` or its action, to the end.
+    pub fn run(&self, console: Console) -> Result<Output, Failure> {
+        match &self.action {
+            None => crate::bench::run(&self.load, console).map(|report| Output {
+                ok: report.ok,
+                json: report.json(),
+                text: report.text(),
+            }),
+            Some(BenchAction::Verify(arguments)) => crate::verify::run(arguments, console).map(|report| Output {
+                ok: report.ok,
+                json: report.json(),
+                text: report.text(),
+            }),
+        }
+    }
+}
+
+impl NfsCommand {
+    /// Runs the action, to the end.
+    pub fn run(&self, console: Console) -> Result<Output, Failure> {
+        crate::nfs_command::run(self, console)
+    }
 }
 
 /// How to reach a server and how patient to be.

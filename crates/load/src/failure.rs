@@ -3,6 +3,7 @@
 use crate::journal::JournalError;
 use crate::nfs3::NfsError;
 use crate::target::{BadTarget, ConnectError};
+use crate::transfer::TransferError;
 
 /// Why a command ended without a result.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,14 @@ pub enum Failure {
         doing: &'static str,
         /// The answer.
         source: NfsError,
+    },
+    /// A copy failed on the server's side.
+    #[error("cannot {doing}: {source}")]
+    Transfer {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: TransferError,
     },
     /// The journal.
     #[error(transparent)]
@@ -102,9 +111,10 @@ impl Failure {
             Failure::Connect(ConnectError::Mount { source: crate::mount::MountError::Refused(2), .. }) => 3,
             Failure::Connect(ConnectError::Mount { source: crate::mount::MountError::Refused(1 | 13), .. }) => 4,
             Failure::Connect(ConnectError::Path { source, .. }) | Failure::Call { source, .. } => of_status(source),
+            Failure::Transfer { source: TransferError::Nfs(source), .. } => of_status(source),
             Failure::Connect(_) => 8,
             Failure::Usage(_) | Failure::Target(_) => 2,
-            Failure::Journal(_) | Failure::Local { .. } | Failure::System(_) => 1,
+            Failure::Transfer { .. } | Failure::Journal(_) | Failure::Local { .. } | Failure::System(_) => 1,
         }
     }
 
@@ -116,7 +126,7 @@ impl Failure {
             Failure::Connect(ConnectError::NoMountService(_)) => "give the MOUNT port with --mountport",
             Failure::Connect(ConnectError::Mount { .. }) => "list what the server offers: vmhold nfs exports TARGET",
             Failure::Connect(ConnectError::Path { .. }) => "list what is there: vmhold nfs ls TARGET",
-            Failure::Call { .. } => "look at the server's log for the reason",
+            Failure::Call { .. } | Failure::Transfer { .. } => "look at the server's log for the reason",
             Failure::Journal(JournalError::Io(_)) => "check the path; an existing journal is never overwritten",
             Failure::Journal(_) => "use a file written by vmhold bench --journal",
             Failure::Local { .. } => "check the path and its permissions",

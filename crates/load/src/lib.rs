@@ -39,6 +39,7 @@ pub mod fileset;
 pub mod journal;
 pub mod mount;
 pub mod nfs3;
+pub mod nfs_command;
 pub mod random;
 pub mod report;
 pub mod rpc;

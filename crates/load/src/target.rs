@@ -202,8 +202,9 @@ impl Target {
         if let Some(port) = self.mount_port {
             return open(SocketAddr::new(host.ip(), port), &behaviour).await;
         }
-        let same = open(SocketAddr::new(host.ip(), nfs_port), &behaviour).await?;
-        if same.call(MOUNT3, 0, |_| {}).await.is_ok() {
+        if let Ok(same) = open(SocketAddr::new(host.ip(), nfs_port), &behaviour).await
+            && same.call(MOUNT3, 0, |_| {}).await.is_ok()
+        {
             return Ok(same);
         }
         let port = ask_portmapper(host, MOUNT3, &behaviour)

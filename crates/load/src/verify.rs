@@ -17,7 +17,7 @@ use crate::fileset;
 use crate::journal::{Event, Journal};
 use crate::nfs3::{FileHandle, NOENT, NfsClient, NfsError};
 use crate::report::{VerifyReport, Violation};
-use crate::transfer::{TransferError, read_whole};
+use crate::transfer::{TransferError, join_all, read_whole};
 
 /// Bytes read by one call.
 const READ_BYTES: u64 = 128 << 10;
@@ -71,25 +71,6 @@ pub async fn check(
     let mut checked = check.into_inner().checked;
     checked.violations.sort_by(|a, b| (&a.file, a.offset_bytes).cmp(&(&b.file, b.offset_bytes)));
     Ok(checked)
-}
-
-/// Polls all of a few futures to their ends.
-async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut all = true;
-        for (future, output) in &mut pending {
-            if output.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *output = Some(value);
-            }
-            all &= output.is_some();
-        }
-        if all { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    pending.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 async fn read_on(check: &RefCell<Check<'_>>, client: &NfsClient) -> Result<(), NfsError> {
