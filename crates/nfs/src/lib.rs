@@ -39,5 +39,5 @@ pub mod xdr;
 
 pub use connection::{Connection, Standing, connection};
 pub use nlm::Callback;
-pub use portmap::{Mapping, Portmap, Registration, Transport};
+pub use portmap::{Lookup, Mapping, Portmap, Registration, Transport};
 pub use server::{Answer, Counts, Peer, Service};

@@ -230,6 +230,35 @@ pub fn universal(address: SocketAddr) -> String {
     format!("{}.{high}.{low}", address.ip())
 }
 
+/// Asks another host's portmapper where a program listens (GETPORT).
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    /// Program number.
+    pub program: u32,
+    /// Version.
+    pub version: u32,
+    /// How it should be reached.
+    pub transport: Transport,
+}
+
+impl Lookup {
+    /// The message of the call.
+    pub fn message(&self, xid: u32) -> Vec<u8> {
+        let mut out = Encoder::default();
+        Call { xid, program: PROGRAM, version: 2, procedure: 3, credential: Credential::None }.encode(&mut out);
+        let Lookup { program, version, transport } = *self;
+        put_mapping(&mut out, &Mapping { program, version, port: 0, transport });
+        out.into_bytes()
+    }
+
+    /// The port in `reply` to call `xid`, if the program is there.
+    pub fn port(reply: &[u8], xid: u32) -> Option<u16> {
+        let (answered, results) = rpc::decode_reply(reply).ok()?;
+        let port = results?.u32().ok()?;
+        u16::try_from(port).ok().filter(|&port| port != 0 && answered == xid)
+    }
+}
+
 /// Calls that tell a local rpcbind about a service, and its answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration {
@@ -302,6 +331,15 @@ mod tests {
         assert_eq!(ask(2, 1, |out| out.words(&[1, 1, TCP, 1])), [0; 4]);
         assert_eq!(ask(2, 5, |_| ()), [], "CALLIT");
         assert_eq!(portmap().datagram(&[0; 7], IpAddr::from([10, 0, 0, 1])), None);
+    }
+
+    #[test]
+    fn a_lookup_finds_what_another_portmapper_lists() {
+        let ask = |program| {
+            let message = Lookup { program, version: 3, transport: Transport::Tcp }.message(9);
+            Lookup::port(&portmap().datagram(&message, IpAddr::from([127, 0, 0, 1])).unwrap(), 9)
+        };
+        assert_eq!((ask(100_003), ask(100_021)), (Some(2049), None));
     }
 
     #[test]

@@ -251,11 +251,15 @@ impl Nlm {
             Ok(file) => call.fs.lock(call.caller, &file, wanted(call, args), wait).await,
             Err(why) => Err(why),
         };
+        let (verdict, grants) = match verdict {
+            Ok(done) => done,
+            Err(why) => return call.status(why),
+        };
+        self.deliver(grants);
         match verdict {
-            Ok(LockVerdict::Granted) => stat::GRANTED,
-            Ok(LockVerdict::Blocked) => stat::BLOCKED,
-            Ok(LockVerdict::Denied(_)) => stat::DENIED,
-            Err(why) => call.status(why),
+            LockVerdict::Granted => stat::GRANTED,
+            LockVerdict::Blocked => stat::BLOCKED,
+            LockVerdict::Denied(_) => stat::DENIED,
         }
     }
 
