@@ -41,9 +41,19 @@ pub enum FailReason {
     Errors,
 }
 
-/// This many errors within [`ERROR_WINDOW`] fail a drive.
-const ERRORS_MAX: usize = 8;
-const ERROR_WINDOW: Duration = Duration::from_secs(60);
+/// A drive whose strikes within [`STRIKE_WINDOW`] add up to this much is failed: eight
+/// errors that stay, or many more that a rewrite heals (`faults.md` F02).
+const STRIKES_MAX: u32 = 64;
+const STRIKE_WINDOW: Duration = Duration::from_secs(60);
+
+/// What an error that the drive reported counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strike {
+    /// Gone after a rewrite, or on the second try.
+    Healed = 1,
+    /// There after a rewrite, or nothing could be rewritten.
+    Stays = 8,
+}
 
 /// A member of an open group.
 pub(crate) struct Member {
@@ -65,7 +75,7 @@ pub(crate) struct Member {
     pub io_errors: Cell<u64>,
     pub damaged_units: Cell<u64>,
     pub repaired_units: Cell<u64>,
-    recent: RefCell<VecDeque<Nanos>>,
+    recent: RefCell<VecDeque<(Nanos, u32)>>,
 }
 
 impl Member {
@@ -117,7 +127,6 @@ impl Member {
         let drive = self.live()?;
         let mut outcome = drive.write(offset_bytes, vec![data.clone()]).await;
         if matches!(outcome, Err(MediaFault::Io | MediaFault::Timeout)) {
-            self.io_errors.set(self.io_errors.get() + 1);
             outcome = drive.write(offset_bytes, vec![data]).await;
         }
         self.written.set(self.written.get() + 1);
@@ -139,21 +148,15 @@ impl Member {
         Ok(())
     }
 
-    /// Records a fault of a read; says why the drive must be failed, if it must.
-    pub fn judge(&self, fault: MediaFault, now: Nanos) -> Option<FailReason> {
-        match fault {
-            MediaFault::Gone => Some(FailReason::Gone),
-            MediaFault::ReadOnly => Some(FailReason::ReadOnly),
-            MediaFault::Io | MediaFault::Timeout => {
-                self.io_errors.set(self.io_errors.get() + 1);
-                let mut recent = self.recent.borrow_mut();
-                recent.push_back(now);
-                while recent.front().is_some_and(|&at| now.since(at) > ERROR_WINDOW) {
-                    recent.pop_front();
-                }
-                (recent.len() >= ERRORS_MAX).then_some(FailReason::Errors)
-            }
+    /// Records an error the drive reported; true if it is one too many.
+    pub fn strike(&self, strike: Strike, now: Nanos) -> bool {
+        self.io_errors.set(self.io_errors.get() + 1);
+        let mut recent = self.recent.borrow_mut();
+        recent.push_back((now, strike as u32));
+        while recent.front().is_some_and(|&(at, _)| now.since(at) > STRIKE_WINDOW) {
+            recent.pop_front();
         }
+        recent.iter().map(|&(_, weight)| weight).sum::<u32>() >= STRIKES_MAX
     }
 }
 

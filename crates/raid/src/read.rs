@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 
 use crate::group::{Group, SECTORS_BYTES};
 use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
+use crate::member::{FailReason, Strike};
 use crate::unit::Damage;
 
 /// Why a range cannot be read.
@@ -81,8 +82,11 @@ impl Group {
                     return Ok(bytes);
                 }
             }
-            Err(_) => {
+            Err(damage) => {
                 if let Ok(bytes) = self.read_range(&segment, range, verify).await {
+                    if damage == Damage::Unreadable {
+                        self.strike(segment.place_of(range.role, id.row).slot, Strike::Healed);
+                    }
                     self.inner.record.count(|counters| counters.reads_on_second_try += 1);
                     return Ok(bytes);
                 }
@@ -191,22 +195,25 @@ impl Group {
         Err(self.lose(range.id))
     }
 
-    /// Reads from a member; a fault goes to the drive's record.
+    /// Reads from a member. A drive that says it is gone is failed at once; other faults
+    /// are the caller's to count, once for all its tries, with [`strike`](Group::strike).
     pub(crate) async fn read_media(&self, slot: Slot, offset_bytes: u64, buf: BufMut) -> Result<BufMut, Damage> {
         let member = self.inner.member(slot);
-        let absent = !member.is_good();
-        member.read(offset_bytes, buf).await.map_err(|fault| {
-            if !absent {
-                self.note_fault(slot, fault);
-            }
-            Damage::from(fault)
-        })
+        let used = member.is_good();
+        let outcome = member.read(offset_bytes, buf).await;
+        if used && matches!(outcome, Err(MediaFault::Gone)) {
+            self.fail(slot, FailReason::Gone);
+        }
+        outcome.map_err(Damage::from)
     }
 
-    /// Counts a fault and fails the drive if it is one too many.
-    pub(crate) fn note_fault(&self, slot: Slot, fault: MediaFault) {
-        if let Some(reason) = self.inner.member(slot).judge(fault, self.inner.world.clock.now()) {
-            self.fail(slot, reason);
+    /// Counts an error a drive reported, and fails the drive if it is one too many. Never
+    /// the drive that costs the last redundancy: its good sectors are worth more.
+    pub(crate) fn strike(&self, slot: Slot, strike: Strike) {
+        let too_many = self.inner.member(slot).strike(strike, self.inner.world.clock.now());
+        let others_good = self.inner.members.iter().all(|member| member.slot == slot || member.is_good());
+        if too_many && others_good {
+            self.fail(slot, FailReason::Errors);
         }
     }
 }

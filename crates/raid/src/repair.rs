@@ -11,10 +11,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use base::buf::{Buf, BufMut};
+use base::port::MediaFault;
 use futures_util::future::join_all;
 
 use crate::group::{Group, StripeGuard};
 use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
+use crate::member::{FailReason, Strike};
 use crate::read::Unreadable;
 use crate::status::Event;
 use crate::unit::{Damage, UnitHeader, Wanted, payload_check, stripe_digest};
@@ -224,6 +226,11 @@ impl Group {
             let member = self.inner.member(slot);
             member.damaged_units.set(member.damaged_units.get() + 1);
             let done = self.rewrite(segment, id, role, &stripe.units[role]).await;
+            match (done, damage) {
+                (false, _) => self.strike(slot, Strike::Stays),
+                (true, Damage::Unreadable) => self.strike(slot, Strike::Healed),
+                (true, _) => {}
+            }
             if done {
                 member.repaired_units.set(member.repaired_units.get() + 1);
                 self.inner.record.count(|counters| counters.units_repaired += 1);
@@ -237,11 +244,14 @@ impl Group {
     async fn rewrite(&self, segment: &Segment, id: StripeId, role: usize, unit: &Buf) -> bool {
         let place = segment.place_of(role, id.row);
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-        let member = self.inner.member(place.slot);
-        if let Err(fault) = member.write(offset, unit.clone()).await {
-            // The unit was damaged before and still is; other reads decide on the drive.
-            self.note_fault(place.slot, fault);
-            return false;
+        match self.inner.member(place.slot).write(offset, unit.clone()).await {
+            Ok(()) => {}
+            Err(fault @ (MediaFault::Gone | MediaFault::ReadOnly)) => {
+                self.fail(place.slot, FailReason::of_write(fault));
+                return false;
+            }
+            // The unit was damaged before and still is.
+            Err(MediaFault::Io | MediaFault::Timeout) => return false,
         }
         self.read_media(place.slot, offset, self.take_unit()).await.is_ok_and(|bytes| bytes[..] == unit[..])
     }

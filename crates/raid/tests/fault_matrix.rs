@@ -150,9 +150,9 @@ impl Stage {
 /// How damage is come upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    ByRead,
-    ByStripeRead,
-    ByScrub,
+    Read,
+    StripeRead,
+    Scrub,
 }
 
 /// One cell of the matrix; says what was repaired.
@@ -167,9 +167,9 @@ fn cell(class: Class, role: usize, gone: bool, found: Found) -> Vec<Damage> {
     let whole = 0..stage.group.unit_payload_bytes() as usize;
     stage.rig.bench.run(async {
         match found {
-            Found::ByRead => check_range(&stage.group, id, generation, role, whole).await.unwrap(),
-            Found::ByStripeRead => check_stripe(&stage.group, id, generation).await.unwrap(),
-            Found::ByScrub => assert!(!stage.group.scrub_stripe(id, generation).await.lost),
+            Found::Read => check_range(&stage.group, id, generation, role, whole).await.unwrap(),
+            Found::StripeRead => check_stripe(&stage.group, id, generation).await.unwrap(),
+            Found::Scrub => assert!(!stage.group.scrub_stripe(id, generation).await.lost),
         }
     });
     let mut repairs = stage.repairs();
@@ -195,12 +195,12 @@ fn every_class_of_damage_is_found_and_repaired() {
                 if gone && class == Class::SwappedRoles {
                     continue; // Two damaged units and an absent one: beyond two parities.
                 }
-                let mut ways = vec![Found::ByScrub];
+                let mut ways = vec![Found::Scrub];
                 if role < 5 {
-                    ways.extend([Found::ByRead, Found::ByStripeRead]);
+                    ways.extend([Found::Read, Found::StripeRead]);
                 }
                 if class == Class::FlipHeader {
-                    ways.retain(|way| *way != Found::ByRead); // It reads no headers.
+                    ways.retain(|way| *way != Found::Read); // It reads no headers.
                 }
                 for found in ways {
                     let repairs = cell(class, role, gone, found);

@@ -15,7 +15,7 @@ fn fill(rig: &Rig, group: &Group) -> Vec<(StripeId, u64)> {
         let mut stripes = Vec::new();
         for round in 0..2 {
             let segment = group.open_segment().await.unwrap();
-            for row in 0..group.rows_per_segment().min(5) {
+            for row in 0..group.rows_per_segment().min(3) {
                 let id = StripeId { segment, row };
                 let generation = 1 + round * 100 + u64::from(row);
                 write(group, id, generation).await.unwrap();
