@@ -14,6 +14,8 @@ use crate::tidy::code::{self, Code, attribute_runs};
 use crate::tree::{Source, Tree};
 
 const TABLE: &str = "docs/REQUIREMENTS.md";
+/// Tables that name tests as "`file.rs` test, test".
+const CITING: &[&str] = &["docs/FAULTS.md"];
 const BENCHES: &str = "docs/PERFORMANCE.md";
 const STATES: &[&str] = &["decided", "measured", "part", "not yet", "later"];
 
@@ -57,6 +59,28 @@ pub fn check(code: &[Code], sources: &[Source]) -> Vec<Finding> {
     }
     for one in code {
         findings.extend(unknown_mentions(one, &known));
+    }
+    for source in sources.iter().filter(|source| CITING.contains(&source.path.as_str())) {
+        findings.extend(stale_citations(source, code));
+    }
+    findings
+}
+
+/// Tests a table names that are not there.
+fn stale_citations(source: &Source, code: &[Code]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        let parts: Vec<&str> = line.split('`').collect();
+        for pair in parts[1..].chunks(2).filter(|pair| pair[0].ends_with(".rs")) {
+            let text = code.iter().find(|one| one.path == pair[0]).map(|one| one.text.as_str());
+            let cell = pair.get(1).map_or("", |rest| rest.split('|').next().unwrap_or_default());
+            let names: Vec<&str> = cell.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+            let missing = |name: &&&str| !text.is_some_and(|text| text.contains(&format!("fn {name}(")));
+            if text.is_none() || names.iter().any(|name| missing(&name)) {
+                let what = format!("`{}` has no test {}", pair[0], names.join(", "));
+                findings.push(Finding::new(&source.path, index + 1, what, "name a test that is there"));
+            }
+        }
     }
     findings
 }
@@ -138,7 +162,9 @@ fn read_claims(code: &[Code], sources: &[Source]) -> (Vec<Claim>, Vec<Finding>) 
         for run in attribute_runs(&one.text) {
             let is_test = run.others.iter().any(|other| other == "test" || other.ends_with("::test"));
             let ignored = run.others.iter().any(|other| other.starts_with("ignore"));
-            for (line, id) in run.docs.iter().flat_map(|(line, text)| decided_ids(text).map(|id| (*line, id))) {
+            let text: Vec<&str> = run.docs.iter().map(|(_, doc)| doc.trim_matches('"').trim()).collect();
+            let line = run.docs.iter().find(|(_, doc)| doc.contains("Decides")).map_or(0, |(line, _)| *line);
+            for id in decided_ids(&text.join(" ")) {
                 match &run.function {
                     Some(test) if is_test && !ignored => {
                         claims.push(Claim { row: id, path: one.path.clone(), line, test: test.clone() });
@@ -167,11 +193,19 @@ fn is_script(path: &str) -> bool {
     path.starts_with("tests/") && !path.ends_with(".rs") && !path.ends_with(".md")
 }
 
-/// Ids behind the word `Decides`: `Decides R-RAID-03.`, `Decides R-RAID-03 and R-RAID-04.`
-fn decided_ids(text: &str) -> impl Iterator<Item = String> {
-    let claimed = text.split("Decides ").nth(1).unwrap_or_default();
-    let sentence = claimed.split(". ").next().unwrap_or_default();
-    ids_in(sentence).map(|(id, _)| id).collect::<Vec<_>>().into_iter()
+/// Ids behind the word `Decides`: `Decides R-RAID-03.`, `Decides R-RAID-03 and R-RAID-04: ...`
+fn decided_ids(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for claimed in text.split("Decides ").skip(1) {
+        let mut rest = claimed.trim_start();
+        while let Some((id, 0)) = ids_in(rest).next() {
+            rest = &rest[id.len()..];
+            found.push(id);
+            let joint = [", and ", " and ", ", "].into_iter().find_map(|joint| rest.strip_prefix(joint));
+            rest = joint.unwrap_or_default();
+        }
+    }
+    found
 }
 
 /// Every row id in a text, with its offset in bytes.
@@ -257,6 +291,13 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_may_go_over_two_lines() {
+        let test = "/// All pairs. Decides\n/// R-RAID-03.\n#[test]\nfn any_two() {}";
+        let table = "| R-RAID-03 | decided | Dual parity. | `crates/raid/tests/pairs.rs` any_two |";
+        assert_eq!(findings(table, test), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_claim_that_is_no_test_is_found() {
         let table = "| R-RAID-03 | not yet | Dual parity. | - |";
         assert_eq!(findings(table, "/// Decides R-RAID-03.\nfn any_two() {}").len(), 1);
@@ -288,10 +329,22 @@ mod tests {
     }
 
     #[test]
+    fn a_cited_test_that_is_gone_is_found() {
+        let code = code::sample("crates/raid/tests/a.rs", "#[test] fn there() {}");
+        let cite = |text: &str| stale_citations(&Source { path: CITING[0].into(), text: text.into() }, &code).len();
+        assert_eq!(cite("| F01 | `crates/raid/tests/a.rs` there |"), 0);
+        assert_eq!(cite("| F01 | `crates/raid/tests/a.rs` there, gone |"), 1);
+        assert_eq!(cite("| F01 | `crates/raid/tests/b.rs` there |"), 1);
+        assert_eq!(cite("no `code.c` here"), 0);
+    }
+
+    #[test]
     fn ids_are_read_whole() {
         let ids: Vec<String> =
             ids_in("R-RAID-03, (R-NV-01) R-ORIG R-RSYNC-13. xR-A-01 R-B-1").map(|(id, _)| id).collect();
         assert_eq!(ids, ["R-RAID-03", "R-NV-01", "R-RSYNC-13"]);
-        assert_eq!(decided_ids("Decides R-A-01 and R-B-02. See R-C-03.").collect::<Vec<_>>(), ["R-A-01", "R-B-02"]);
+        assert_eq!(decided_ids("Decides R-A-01 and R-B-02. See R-C-03."), ["R-A-01", "R-B-02"]);
+        assert_eq!(decided_ids("Decides R-A-01: as in R-B-02. Decides R-C-03."), ["R-A-01", "R-C-03"]);
+        assert!(decided_ids("It decides R-A-01, Decides nothing.").is_empty());
     }
 }

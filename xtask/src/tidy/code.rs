@@ -18,7 +18,7 @@ pub struct Code {
     pub text: String,
     /// Its syntax.
     pub file: syn::File,
-    /// The whole file is tests or benches.
+    /// The whole file is tests, benches or examples.
     pub test: bool,
 }
 
@@ -65,7 +65,7 @@ fn owner(path: &str) -> String {
 }
 
 fn in_test_folder(path: &str) -> bool {
-    path.split('/').any(|part| matches!(part, "tests" | "benches" | "fuzz"))
+    path.split('/').any(|part| matches!(part, "tests" | "benches" | "examples" | "fuzz"))
 }
 
 /// Files that are only reached through `#[cfg(test)] mod name;` are tests, too.

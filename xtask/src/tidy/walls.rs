@@ -28,7 +28,18 @@ const WALLS: &[Wall] = &[
     pure(
         "engine",
         &["base", "journal", "raid"],
-        &["zerocopy", "thiserror", "smallvec", "bytes", "hashbrown", "lz4_flex", "quick_cache", "siphasher", "tokio"],
+        &[
+            "zerocopy",
+            "thiserror",
+            "smallvec",
+            "bytes",
+            "futures-util",
+            "hashbrown",
+            "lz4_flex",
+            "quick_cache",
+            "siphasher",
+            "tokio",
+        ],
     ),
     pure(
         "datastore",
