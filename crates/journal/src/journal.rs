@@ -429,9 +429,13 @@ impl Journal {
         wake(&mut state.wakers.pump);
     }
 
-    /// The incarnations the next root must name: those of the legs being written.
+    /// The incarnations the next root must name: those of the legs being written. When
+    /// none is left, what the root names already: its legs still hold what is stable.
     pub fn incarnations(&self) -> Vec<Incarnation> {
         let state = self.shared().state.borrow();
+        if state.latched {
+            return state.root.clone();
+        }
         state.legs.iter().filter(|leg| leg.active).map(|leg| leg.incarnation).collect()
     }
 

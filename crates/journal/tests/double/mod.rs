@@ -63,18 +63,22 @@ pub struct Machine {
 
 struct Sleep {
     machine: Rc<Machine>,
-    at: u64,
+    /// When, and which of those at the same time.
+    key: (u64, u64),
 }
 impl Future for Sleep {
     type Output = ();
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.machine.now.get() >= self.at {
+        if self.machine.now.get() >= self.key.0 {
             return Poll::Ready(());
         }
-        let id = self.machine.timer_count.get();
-        self.machine.timer_count.set(id + 1);
-        self.machine.timers.borrow_mut().insert((self.at, id), context.waker().clone());
+        self.machine.timers.borrow_mut().insert(self.key, context.waker().clone());
         Poll::Pending
+    }
+}
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.machine.timers.borrow_mut().remove(&self.key);
     }
 }
 
@@ -87,7 +91,7 @@ impl Clock for Door {
         WallNanos(self.0.now.get())
     }
     fn sleep_until(&self, at: Nanos) -> LocalFuture<'static, ()> {
-        Box::pin(Sleep { machine: self.0.clone(), at: at.0 })
+        self.0.sleep_until(at.0)
     }
 }
 impl Spawn for Door {
@@ -122,7 +126,13 @@ impl Machine {
     }
 
     pub fn sleep(self: &Rc<Machine>, nanos: u64) -> LocalFuture<'static, ()> {
-        Box::pin(Sleep { machine: self.clone(), at: self.now.get() + nanos })
+        self.sleep_until(self.now.get() + nanos)
+    }
+
+    fn sleep_until(self: &Rc<Machine>, at: u64) -> LocalFuture<'static, ()> {
+        let id = self.timer_count.get();
+        self.timer_count.set(id + 1);
+        Box::pin(Sleep { machine: self.clone(), key: (at, id) })
     }
 
     /// Runs `main` and everything spawned until `main` is done, or for at most `polls`
@@ -175,6 +185,8 @@ pub struct MemoryLeg {
     pub writes: Cell<u64>,
     /// Every write fails with this.
     pub write_fault: Cell<Option<MediaFault>>,
+    /// Writes started while this is set never finish.
+    pub hold: Cell<bool>,
     /// Reads of these 4 KiB blocks fail.
     pub unreadable: RefCell<BTreeSet<u64>>,
     machine: RefCell<Option<Rc<Machine>>>,
@@ -188,6 +200,7 @@ impl MemoryLeg {
             next_write: Cell::new(0),
             writes: Cell::new(0),
             write_fault: Cell::new(None),
+            hold: Cell::new(false),
             unreadable: RefCell::default(),
             machine: RefCell::new(None),
         })
@@ -253,9 +266,13 @@ impl Leg for MemoryLeg {
         self.next_write.set(id + 1);
         self.unfinished.borrow_mut().insert(id, (offset_bytes as usize, data));
         let machine = self.machine();
+        let hold = self.hold.get();
         let pause = 1_000 + machine.dice.below(50_000);
         Box::pin(async move {
             machine.sleep(pause).await;
+            if hold {
+                std::future::pending::<()>().await;
+            }
             if let Some(fault) = self.write_fault.get() {
                 return Err(fault);
             }
