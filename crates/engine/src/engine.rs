@@ -81,6 +81,24 @@ impl Engine {
         inner.checkpoint(&mut mover).await
     }
 
+    /// Like [`checkpoint`](Engine::checkpoint), after everything removed or cut off has
+    /// been given back: counts and sums are exact then.
+    pub async fn settle(&self) -> Result<(), StoreRefusal> {
+        let inner = &self.inner;
+        let mut mover = inner.mover.lock().await;
+        loop {
+            inner.destage(&mut mover, usize::MAX).await?;
+            mover.data.drain(inner).await?;
+            // A block that was written over, or whose duplicate went, queues again.
+            if inner.state.borrow().staged.queued_count() == 0 {
+                break;
+            }
+            inner.make_room(&mut mover).await?;
+        }
+        while inner.reclaim(&mut mover, 4096).await? {}
+        inner.checkpoint(&mut mover).await
+    }
+
     /// The journal's state.
     pub fn journal_status(&self) -> JournalStatus {
         self.inner.journal.status()

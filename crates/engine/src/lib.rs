@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod audit;
 mod checkpoint;
 mod cleaner;
 mod delta;
@@ -48,6 +49,7 @@ pub mod store;
 mod stripes;
 mod tree;
 
+pub use audit::{Audit, Finding};
 pub use engine::{Engine, EngineStatus};
 pub use open::{OpenFault, Opened};
 pub use options::{Counters, Event, Options};

@@ -205,7 +205,8 @@ impl Stream {
         while !self.flying.is_empty() {
             self.land_one(inner).await?;
         }
-        Ok(())
+        // Holes and duplicates need no stripe, so there may be none to carry them.
+        inner.apply_consequences(std::mem::take(&mut self.consequences)).await
     }
 }
 

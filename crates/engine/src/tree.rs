@@ -181,10 +181,7 @@ impl Tree {
         let mut split = None;
         pages.page_mut(id, |page| {
             if page.put(key, value) == Err(PageFull) {
-                let mut upper = page.split();
-                let side = if key < upper.key(0) { page } else { &mut upper };
-                side.put(key, value).expect("half a page has room for any entry");
-                split = Some(upper);
+                split = Some(page.split(key, value));
             }
         });
         let Some(upper) = split else { return };

@@ -1,0 +1,65 @@
+//! A small simulated pool to run the engine on.
+
+use std::time::Duration;
+
+use engine::store::{Piece, ReadOut};
+use engine::{Engine, Opened, Options};
+use raid::{Group, GroupOptions};
+use world_sim::{SimMedia, SimNode, SimWorld};
+
+/// Media of one pool; outlives the nodes that open it.
+pub struct Pool {
+    pub world: SimWorld,
+    pub drives: Vec<SimMedia>,
+    pub legs: Vec<SimMedia>,
+    pub options: Options,
+}
+
+impl Pool {
+    pub fn new(seed: u64, drives: usize, drive_bytes: u64) -> Pool {
+        let world = SimWorld::new(seed);
+        let drives = (0..drives).map(|n| world.drive_media(&format!("drive{n}"), drive_bytes)).collect();
+        let legs = (0..2).map(|n| world.leg_media(&format!("leg{n}"), 6 << 20)).collect();
+        let options = Options {
+            cache_bytes: 1 << 20,
+            cached_pages: 128,
+            fingerprints: 4096,
+            destage_blocks: 32,
+            checkpoint_every: Duration::from_millis(500),
+            ..Options::default()
+        };
+        Pool { world, drives, legs, options }
+    }
+
+    pub async fn format(&self, node: &SimNode) {
+        let group = GroupOptions { unit_bytes: 68 << 10, data_width_max: 4, ..GroupOptions::default() };
+        let drives = self.drives.iter().map(|media| node.drive(media)).collect();
+        let group = Group::create(drives, group, node.world()).await.expect("a fresh group");
+        let legs: Vec<_> = self.legs.iter().map(|media| node.leg(media)).collect();
+        Engine::format(&group, &legs, &node.world()).await.expect("a fresh engine");
+    }
+
+    pub async fn open(&self, node: &SimNode) -> (Engine, Opened) {
+        let drives = self.drives.iter().map(|media| node.drive(media)).collect();
+        let group = Group::open(drives, None, node.world()).await.expect("the group opens");
+        let legs = self.legs.iter().map(|media| node.leg(media)).collect();
+        Engine::open(group, legs, node.world(), self.options.clone()).await.expect("the engine opens")
+    }
+
+    /// Ends the node's life; what is not durable may be lost.
+    pub fn cut_power(&self, node: &SimNode) {
+        node.kill();
+        self.drives.iter().chain(&self.legs).for_each(SimMedia::power_cut);
+    }
+}
+
+pub fn bytes_of(read: &ReadOut) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in &read.pieces {
+        match piece {
+            Piece::Data(data) => bytes.extend_from_slice(data),
+            Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
+        }
+    }
+    bytes
+}
