@@ -374,7 +374,8 @@ impl<S: Store> Filesystem<S> {
                 continue;
             };
             let root = survey.inodes.get(&row.root);
-            let named = self.find(self.root, row.name.as_bytes()).await?.map(|(_, file)| file);
+            let name = self.store.get(NAMES, &key_name(self.root, row.name.as_bytes())).await?;
+            let named = name.as_deref().and_then(name_from_row).map(|(_, file)| file);
             let placed = datastore == DatastoreId::POOL || named == Some(row.root);
             if !root.is_some_and(|inode| inode.kind == FileKind::Directory && inode.datastore == datastore) || !placed {
                 survey.find(Finding::NoRoot { datastore, root: row.root });

@@ -16,8 +16,9 @@ use crate::format::{SUPER, SUPER_STAMP};
 use crate::gate::{Gates, Mode};
 use crate::refusal::Refusal;
 
-/// How far ahead the ceiling is stored, in nanoseconds (4 s).
-pub(crate) const RESERVE_NS: u64 = 4_000_000_000;
+/// How far ahead the ceiling is stored, in nanoseconds (1 s): two small commits a second
+/// while anything changes, and less than a restart takes.
+pub(crate) const RESERVE_NS: u64 = 1_000_000_000;
 
 /// The last stamp and the ceiling.
 pub(crate) struct Stamps {
