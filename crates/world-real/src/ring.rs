@@ -11,6 +11,10 @@
 //! allocation here once the slots have grown to the depth in use (the port's boxed
 //! future is one).
 //!
+//! Measured and dropped: deferred task work (`DEFER_TASKRUN`) with an eventfd. The same CPU
+//! at depth 16 and half as much again at depth 1; without the eventfd it never wakes
+//! `epoll_wait`.
+//!
 //! *Buffers.* An operation's buffer, file and I/O vectors live in its slot from the push
 //! until its CQE was taken. Dropping the future marks the slot abandoned, nothing more.
 //! If the whole ring is dropped with operations in flight, the slots are leaked: the

@@ -104,49 +104,52 @@ impl Atlas {
         damaged.iter().flat_map(|range| (self.inner.rows_of)(index, range)).collect()
     }
 
-    /// Drives other than `except` that are lost, and per row how many others are damaged.
-    fn others(&self, except: usize) -> (usize, BTreeMap<u64, usize>) {
-        let (mut lost, mut per_row) = (0, BTreeMap::new());
-        for (index, medium) in self.inner.media.iter().enumerate() {
-            let Some(medium) = medium.upgrade() else { continue };
-            if index == except {
-                continue;
-            }
-            let media = SimMedia { medium };
-            if media.is_untrustworthy() {
-                lost += 1;
-                continue;
-            }
-            for row in self.rows_damaged(index, &media.damaged()) {
-                *per_row.entry(row).or_insert(0) += 1;
-            }
-        }
-        (lost, per_row)
-    }
-
     /// Whether damage to `range` of drive `index` stays inside the budget.
     pub fn admits(&self, index: usize, range: Range<u64>) -> bool {
-        let (lost, per_row) = self.others(index);
-        let rows = (self.inner.rows_of)(index, range);
-        rows.iter().all(|row| lost + per_row.get(row).unwrap_or(&0) < self.inner.units_damaged_max)
+        self.worst_with(&[(index, range)], None) <= self.inner.units_damaged_max
     }
 
     /// Whether losing all of drive `index` stays inside the budget.
     pub fn admits_loss(&self, index: usize) -> bool {
-        let (lost, per_row) = self.others(index);
-        lost + per_row.values().max().unwrap_or(&0) < self.inner.units_damaged_max
+        self.worst_with(&[], Some(index)) <= self.inner.units_damaged_max
     }
 
-    /// As [`admits`](Atlas::admits), called while the medium of that id is borrowed.
-    pub(crate) fn admits_for(&self, medium: u64, range: Range<u64>) -> bool {
-        let is_this = |weak: &Weak<Medium>| weak.upgrade().is_some_and(|found| found.id == medium);
-        self.inner.media.iter().position(is_this).is_some_and(|index| self.admits(index, range))
+    /// As [`admits`](Atlas::admits), for several places by the ids of their media; those
+    /// of other pools do not count.
+    pub(crate) fn admits_places(&self, places: &[(u64, Range<u64>)]) -> bool {
+        let index_of = |id: u64| {
+            let is_it = |weak: &Weak<Medium>| weak.upgrade().is_some_and(|found| found.id == id);
+            self.inner.media.iter().position(is_it)
+        };
+        let places: Vec<_> = places.iter().filter_map(|(id, range)| Some((index_of(*id)?, range.clone()))).collect();
+        self.worst_with(&places, None) <= self.inner.units_damaged_max
     }
 
     /// The largest number of damaged units in any row now.
     pub fn worst_row(&self) -> usize {
-        let (lost, per_row) = self.others(usize::MAX);
-        lost + per_row.values().max().unwrap_or(&0)
+        self.worst_with(&[], None)
+    }
+
+    /// The largest number of damaged units in any row, if `places` were damaged and
+    /// drive `lost` were lost as well.
+    fn worst_with(&self, places: &[(usize, Range<u64>)], lost: Option<usize>) -> usize {
+        let (mut lost_count, mut per_row) = (0, BTreeMap::new());
+        for (index, medium) in self.inner.media.iter().enumerate() {
+            let Some(medium) = medium.upgrade() else { continue };
+            let media = SimMedia { medium };
+            if lost == Some(index) || media.is_untrustworthy() {
+                lost_count += 1;
+                continue;
+            }
+            let mut rows = self.rows_damaged(index, &media.damaged());
+            for (_, range) in places.iter().filter(|(place, _)| *place == index) {
+                rows.extend((self.inner.rows_of)(index, range.clone()));
+            }
+            for row in rows {
+                *per_row.entry(row).or_insert(0) += 1;
+            }
+        }
+        lost_count + per_row.values().max().unwrap_or(&0)
     }
 }
 
@@ -261,8 +264,9 @@ impl FaultPlan {
             FaultClass::FlipAtRest | FaultClass::Unreadable | FaultClass::StaleRange => {
                 self.strike_place(class, &target, rng)
             }
-            FaultClass::MisdirectedWrite => strike_misdirected(index, media, atlas, rng),
-            FaultClass::LostWrite | FaultClass::TornWrite => strike_next_write(class, &target, rng),
+            FaultClass::LostWrite | FaultClass::TornWrite | FaultClass::MisdirectedWrite => {
+                strike_next_write(class, index, media, rng)
+            }
             FaultClass::Back => {
                 target.media.heal();
                 target.media.set_rates(self.rates, Some(atlas));
@@ -315,28 +319,18 @@ fn strike_whole(class: FaultClass, target: &SimMedia) -> bool {
     true
 }
 
-/// Arms a fault whose place is not known yet: the drive must have room for damage
-/// anywhere.
-fn strike_next_write(class: FaultClass, target: &Target<'_>, rng: &mut Rng) -> bool {
-    if !target.atlas.admits_loss(target.index) {
-        return false;
-    }
-    target.media.arm(match class {
+/// Arms a fault for the next write; the budget is asked when the write comes, since only
+/// then its place is known.
+fn strike_next_write(class: FaultClass, index: usize, media: &[SimMedia], rng: &mut Rng) -> bool {
+    let fault = match class {
         FaultClass::LostWrite => OneShot::LostWrite,
-        _ => OneShot::TornWrite(rng.next_u64()),
-    });
-    true
-}
-
-fn strike_misdirected(index: usize, media: &[SimMedia], atlas: &Atlas, rng: &mut Rng) -> bool {
-    let victim = if rng.percent(50) { index } else { rng.index(media.len()) };
-    let Some(start) = media[victim].random_written_sector(rng) else { return false };
-    // The write's length is not known yet: 1 MiB bounds what it can hit.
-    let end = (start + (1 << 20)).min(media[victim].state().capacity_bytes);
-    let room_for_two = victim == index || atlas.worst_row() + 2 <= atlas.inner.units_damaged_max;
-    if !(room_for_two && atlas.admits_loss(index) && atlas.admits(victim, start..end)) {
-        return false;
-    }
-    media[index].arm(OneShot::MisdirectedWrite(media[victim].clone(), start));
+        FaultClass::TornWrite => OneShot::TornWrite(rng.next_u64()),
+        _ => {
+            let victim = if rng.percent(50) { index } else { rng.index(media.len()) };
+            let Some(start) = media[victim].random_written_sector(rng) else { return false };
+            OneShot::MisdirectedWrite(media[victim].clone(), start)
+        }
+    };
+    media[index].arm(fault);
     true
 }
