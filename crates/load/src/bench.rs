@@ -76,7 +76,7 @@ pub async fn run_here(arguments: &BenchArgs, console: Console) -> Result<BenchRe
     let plan = Plan::new(arguments)?;
     let behaviour = arguments.connect.behaviour();
     let target = arguments.connect.target(arguments.target.as_ref().ok_or(Usage::NothingToDo)?);
-    let mounted = target.mount(&behaviour).await?;
+    let mounted = arguments.connect.mount(&target).await?;
     let parent = mounted.walk(&mounted.below).await?;
     let limits = mounted.client.fsinfo(&mounted.root).await.map_err(calling("ask for the server's limits"))?;
     let limit_bytes = limits.read_bytes_max.min(limits.write_bytes_max);
@@ -255,7 +255,7 @@ async fn drive(run: &Rc<Run>, depth: usize, duration: Option<Duration>, bar: &Pr
     let started = Instant::now();
     let mut over = std::pin::pin!(tokio::time::sleep(duration.unwrap_or(Duration::from_secs(u32::MAX.into()))));
     let mut tick = tokio::time::interval(TICK);
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupt = std::pin::pin!(interrupted());
     loop {
         tokio::select! {
             biased;
@@ -270,6 +270,18 @@ async fn drive(run: &Rc<Run>, depth: usize, duration: Option<Duration>, bar: &Pr
         }
     }
     bar.finish_and_clear();
+}
+
+/// Waits for SIGINT or SIGTERM, so that the journal is closed in good order.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        },
+        _ => std::future::pending().await,
+    }
 }
 
 impl Run {
@@ -363,6 +375,7 @@ impl Run {
             error_count: tally.error_count,
             errors: tally.errors.clone(),
             units_checked: tally.units_checked,
+            torn_reads: tally.torn_reads,
             violation_count: state.violation_count,
             violations: state.violations.clone(),
         }

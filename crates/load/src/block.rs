@@ -136,8 +136,8 @@ impl Blocks {
         header[40..48].copy_from_slice(&stamp.sequence.to_le_bytes());
         header[48..56].copy_from_slice(&stamp.time_ns.to_le_bytes());
         out.extend_from_slice(&header);
-        let filler_bytes =
-            (unit_bytes - HEADER_BYTES) * (100 - usize::from(self.shape.compressible_percent)) / 100 & !7;
+        let filler_percent = 100 - usize::from(self.shape.compressible_percent);
+        let filler_bytes = ((unit_bytes - HEADER_BYTES) * filler_percent / 100) & !7;
         let key = self.key(place, stamp.version);
         let from = key as usize % (POOL_BYTES / 8) * 8;
         out.extend_from_slice(&self.pool[from..from + filler_bytes]);

@@ -4,13 +4,13 @@
 //! binary prints one of them. Only `nfs get` without a file prints by itself.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
 use crate::connection::Behaviour;
 use crate::failure::Failure;
-use crate::target::Target;
+use crate::target::{ConnectError, Mounted, Target};
 use crate::workload::{Mix, Pattern, parse_bytes};
 
 /// What of the terminal a command may use while it runs.
@@ -71,6 +71,9 @@ pub struct ConnectArgs {
     /// Give up riding out after this long without a connection
     #[arg(long, default_value = "10min", value_parser = humantime::parse_duration)]
     pub ride_out_limit: Duration,
+    /// Keep trying to connect and mount for this long
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub wait: Duration,
     /// Drop and reopen a connection that is silent for this long while calls wait
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub silence_limit: Duration,
@@ -90,6 +93,7 @@ impl Default for ConnectArgs {
             mountport: None,
             ride_out: behaviour.ride_out,
             ride_out_limit: behaviour.ride_out_limit,
+            wait: Duration::ZERO,
             silence_limit: behaviour.silence_limit,
             tcp_congestion: None,
             reserved_port: false,
@@ -107,6 +111,20 @@ impl ConnectArgs {
             congestion_control: self.tcp_congestion.clone(),
             reserved_port: self.reserved_port,
             ..Behaviour::default()
+        }
+    }
+
+    /// Mounts `target` with the ports given here, trying again for as long as `wait`
+    /// says while the server is away.
+    pub async fn mount(&self, target: &Target) -> Result<Mounted, ConnectError> {
+        let started = Instant::now();
+        loop {
+            match self.target(target).mount(&self.behaviour()).await {
+                Err(error) if error.is_absence() && started.elapsed() < self.wait => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome,
+            }
         }
     }
 

@@ -54,6 +54,14 @@ impl FileSet {
         Place { file: file as u32, unit: unit - self.starts[file] }
     }
 
+    /// Some units of a file, as numbers of the set; `None` if they are not there.
+    pub fn units_at(&self, place: Place, count: u32) -> Option<Range<u64>> {
+        let file = self.files.get(place.file as usize)?;
+        let end = place.unit.checked_add(count.into()).filter(|&end| count > 0 && end <= file.units)?;
+        let start = self.starts[place.file as usize];
+        Some(start + place.unit..start + end)
+    }
+
     /// Units of a file, as numbers of the set.
     pub fn range(&self, file: u32) -> Range<u64> {
         self.starts[file as usize]..self.starts[file as usize + 1]
@@ -181,6 +189,8 @@ impl Expectations {
                     Ok(None)
                 } else if (1..floor_then).rev().take(1000).any(|version| holds(&version)) {
                     Err(Breach::Stale { found_version: 0 })
+                } else if (issued + 1..=issued.saturating_add(8)).any(|version| holds(&version)) {
+                    Err(Breach::NeverWritten { found_version: issued + 1 })
                 } else {
                     Err(Breach::WrongContent { number })
                 };

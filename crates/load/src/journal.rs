@@ -175,67 +175,115 @@ impl JournalWriter {
     }
 }
 
-/// A journal read back.
+/// Reads a journal record by record.
+#[derive(Debug)]
+pub struct JournalReader<R> {
+    header: Header,
+    input: R,
+    closed: bool,
+}
+
+impl<R: Read> JournalReader<R> {
+    /// Reads the header.
+    pub fn new(mut input: R) -> Result<Self, JournalError> {
+        let mut start = [0; 12];
+        read_or(&mut input, &mut start)?;
+        let length = u32::from_le_bytes(*start.last_chunk().expect("twelve bytes")) as usize;
+        if !start.starts_with(&MAGIC) || length > HEADER_BYTES_MAX {
+            return Err(JournalError::NoHeader);
+        }
+        let mut json = Vec::new();
+        input.by_ref().take(length as u64).read_to_end(&mut json)?;
+        let mut stored = [0; 8];
+        read_or(&mut input, &mut stored)?;
+        if json.len() != length || u64::from_le_bytes(stored) != check(0, &json) {
+            return Err(JournalError::NoHeader);
+        }
+        let header = serde_json::from_slice(&json).map_err(|_| JournalError::NoHeader)?;
+        Ok(JournalReader { header, input, closed: false })
+    }
+
+    /// What the journal is about.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether the end record was read: the generator ended in good order.
+    pub fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The next record; `None` at the end, or at the first torn record.
+    pub fn next_record(&mut self) -> Result<Option<Record>, JournalError> {
+        let mut bytes = [0; RECORD_BYTES];
+        match self.input.read_exact(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        match Record::decode(&bytes, self.header.shape.run_id) {
+            Some(Record { event: Event::End, .. }) => {
+                self.closed = true;
+                Ok(None)
+            }
+            record => Ok(record),
+        }
+    }
+}
+
+fn read_or(input: &mut impl Read, bytes: &mut [u8]) -> Result<(), JournalError> {
+    input.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => JournalError::NoHeader,
+        _ => JournalError::Io(error),
+    })
+}
+
+/// What a whole journal comes to.
 #[derive(Debug)]
 pub struct Journal {
     /// What it is about.
     pub header: Header,
-    /// What was recorded, in order.
-    pub records: Vec<Record>,
+    /// The files.
+    pub files: FileSet,
+    /// What must be found.
+    pub expectations: Expectations,
     /// Whether the generator ended in good order.
     pub closed: bool,
+    /// Writes sent.
+    pub issued_writes: u64,
+    /// Writes acknowledged.
+    pub acknowledged_writes: u64,
 }
 
 impl Journal {
-    /// Reads a journal up to its end or its first torn record.
+    /// Reads the journal at `path`.
     pub fn read(path: &Path) -> Result<Self, JournalError> {
-        let mut bytes = Vec::new();
-        File::open(path)?.read_to_end(&mut bytes)?;
-        Self::parse(&bytes)
+        Self::digest(JournalReader::new(io::BufReader::with_capacity(1 << 20, File::open(path)?))?)
     }
 
-    /// Parses the bytes of a journal.
-    pub fn parse(bytes: &[u8]) -> Result<Self, JournalError> {
-        let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(JournalError::NoHeader)?;
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or(JournalError::NoHeader)?;
-        let length = u32::from_le_bytes(*length) as usize;
-        if *magic != MAGIC || length > HEADER_BYTES_MAX {
-            return Err(JournalError::NoHeader);
-        }
-        let (json, rest) = rest.split_at_checked(length).ok_or(JournalError::NoHeader)?;
-        let (stored, rest) = rest.split_first_chunk::<8>().ok_or(JournalError::NoHeader)?;
-        if u64::from_le_bytes(*stored) != check(0, json) {
-            return Err(JournalError::NoHeader);
-        }
-        let header: Header = serde_json::from_slice(json).map_err(|_| JournalError::NoHeader)?;
-        let run_id = header.shape.run_id;
-        let mut records: Vec<Record> =
-            rest.as_chunks().0.iter().map_while(|bytes| Record::decode(bytes, run_id)).collect();
-        let closed = records.last().is_some_and(|last| last.event == Event::End);
-        records.retain(|record| record.event != Event::End);
-        Ok(Journal { header, records, closed })
-    }
-
-    /// The map of what must be found, after all records.
-    pub fn expectations(&self) -> Result<(FileSet, Expectations), JournalError> {
-        let files = FileSet::new(self.header.files.clone());
-        let mut map = Expectations::new(files.units());
-        for (number, record) in self.records.iter().enumerate() {
-            let outside = JournalError::Outside(number as u64);
-            let Some(file) = self.header.files.get(record.place.file as usize) else { return Err(outside) };
-            let end = record.place.unit.checked_add(record.units.into());
-            if record.units == 0 || !end.is_some_and(|end| end <= file.units) {
-                return Err(outside);
-            }
-            let start = files.range(record.place.file).start + record.place.unit;
-            let units = start..start + u64::from(record.units);
+    /// Reads a journal to its end.
+    pub fn digest<R: Read>(mut reader: JournalReader<R>) -> Result<Self, JournalError> {
+        let header = reader.header().clone();
+        let files = FileSet::new(header.files.clone());
+        let mut expectations = Expectations::new(files.units());
+        let (mut number, mut issued_writes, mut acknowledged_writes) = (0, 0, 0);
+        while let Some(record) = reader.next_record()? {
+            let units = files.units_at(record.place, record.units).ok_or(JournalError::Outside(number))?;
+            number += 1;
             match record.event {
-                Event::Issued => map.reissue(units, record.version),
-                Event::Acknowledged | Event::Observed => map.settle(units, record.version, true),
+                Event::Issued => {
+                    issued_writes += 1;
+                    expectations.reissue(units, record.version);
+                }
+                Event::Acknowledged => {
+                    acknowledged_writes += 1;
+                    expectations.settle(units, record.version, true);
+                }
+                Event::Observed => expectations.settle(units, record.version, true),
                 Event::Failed | Event::End => {}
             }
         }
-        Ok((files, map))
+        let closed = reader.closed();
+        Ok(Journal { header, files, expectations, closed, issued_writes, acknowledged_writes })
     }
 }
 
@@ -269,7 +317,7 @@ mod tests {
         let journal = Journal::read(&path).unwrap();
         assert!(journal.closed);
         assert_eq!(journal.header, header());
-        let (files, map) = journal.expectations().unwrap();
+        let (files, map) = (journal.files, journal.expectations);
         assert_eq!(files.units(), 8);
         assert_eq!((map.floor(4), map.floor(5), map.floor(6), map.floor(7)), (0, 1, 1, 0));
         assert_eq!((map.issued(5), map.issued(7)), (2, 0));
@@ -284,15 +332,16 @@ mod tests {
         writer.append(&record(Event::Acknowledged, 0, 1)).unwrap();
         writer.close(9).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let torn = Journal::parse(&bytes[..bytes.len() - RECORD_BYTES - 1]).unwrap();
-        assert_eq!((torn.records.len(), torn.closed), (1, false));
+        let torn = JournalReader::new(&bytes[..bytes.len() - RECORD_BYTES - 1]).unwrap();
+        let torn = Journal::digest(torn).unwrap();
+        assert_eq!((torn.issued_writes, torn.acknowledged_writes, torn.closed), (1, 0, false));
         for cut in 0..bytes.len() - 3 * RECORD_BYTES {
-            assert!(matches!(Journal::parse(&bytes[..cut]), Err(JournalError::NoHeader)));
+            assert!(matches!(JournalReader::new(&bytes[..cut]), Err(JournalError::NoHeader)));
         }
         let mut writer = JournalWriter::create(&directory.path().join("second"), &header()).unwrap();
         writer.append(&record(Event::Issued, 3, 1)).unwrap();
         writer.flush().unwrap();
-        let outside = Journal::read(&directory.path().join("second")).unwrap().expectations();
+        let outside = Journal::read(&directory.path().join("second"));
         assert!(matches!(outside, Err(JournalError::Outside(0))));
     }
 }

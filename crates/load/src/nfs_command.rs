@@ -49,7 +49,7 @@ pub async fn run_here(command: &NfsCommand, console: Console) -> Result<Output, 
 }
 
 async fn mounted(remote: &crate::target::Target, connect: &crate::command::ConnectArgs) -> Result<Mounted, Failure> {
-    Ok(connect.target(remote).mount(&connect.behaviour()).await?)
+    Ok(connect.mount(remote).await?)
 }
 
 /// Bytes as text, with what is no text escaped.

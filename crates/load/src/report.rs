@@ -170,6 +170,9 @@ pub struct BenchReport {
     pub errors: Vec<String>,
     /// Units checked, by reads and at the end.
     pub units_checked: u64,
+    /// Units that a read found half written while a write of them was under way: NFS
+    /// allows it, a good server does not do it.
+    pub torn_reads: u64,
     /// Broken promises.
     pub violation_count: u64,
     /// The first of them.
@@ -228,6 +231,10 @@ impl BenchReport {
                 thousands(self.units_checked),
                 thousands(self.violation_count)
             );
+        }
+        if self.torn_reads > 0 {
+            let torn = thousands(self.torn_reads);
+            let _ = writeln!(text, "{torn} units read half written, each while a write of it was under way");
         }
         write_violations(text, self.violation_count, &self.violations);
         if self.error_count > 0 {
@@ -294,14 +301,28 @@ impl VerifyReport {
     }
 }
 
+/// Lines of text for violations; neighbours of the same kind share one.
+const VIOLATION_LINES_MAX: usize = 100;
+
 fn write_violations(text: &mut String, count: u64, violations: &[Violation]) {
-    if count > 0 {
-        let _ = writeln!(text, "{} VIOLATIONS:", thousands(count));
-        violations.iter().take(100).for_each(|violation| writeln!(text, "  {violation}").expect("strings take all"));
-        let shown = violations.len().min(100) as u64;
-        if count > shown {
-            let _ = writeln!(text, "  and {} more", thousands(count - shown));
-        }
+    if count == 0 {
+        return;
+    }
+    let _ = writeln!(text, "{} VIOLATIONS:", thousands(count));
+    let groups = violations
+        .chunk_by(|a, b| a.file == b.file && std::mem::discriminant(&a.breach) == std::mem::discriminant(&b.breach));
+    let mut shown = 0;
+    for group in groups.take(VIOLATION_LINES_MAX) {
+        let [first, .., last] = group else {
+            let _ = writeln!(text, "  {}", group[0]);
+            shown += 1;
+            continue;
+        };
+        let _ = writeln!(text, "  {first}; {} like it up to offset {}", group.len() - 1, last.offset_bytes);
+        shown += group.len() as u64;
+    }
+    if count > shown {
+        let _ = writeln!(text, "  and {} more", thousands(count - shown));
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Tally {
     pub errors: Vec<String>,
     /// Units checked by reads.
     pub units_checked: u64,
+    /// Units that a read found half written, while a write of them was under way.
+    pub torn_reads: u64,
 }
 
 /// Latency percentiles in milliseconds.
@@ -80,6 +82,7 @@ impl Tally {
             error_count: 0,
             errors: Vec::new(),
             units_checked: 0,
+            torn_reads: 0,
         }
     }
 

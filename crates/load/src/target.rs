@@ -129,6 +129,17 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the server was not there, or went away: worth another try.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            ConnectError::Connect { .. } | ConnectError::NoMountService(_) => true,
+            ConnectError::Mount { source, .. } => matches!(source, MountError::Rpc(_)),
+            ConnectError::Resolve { .. } | ConnectError::Path { .. } => false,
+        }
+    }
+}
+
 /// A mounted export.
 #[derive(Clone, Debug)]
 pub struct Mounted {

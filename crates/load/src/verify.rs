@@ -14,7 +14,7 @@ use crate::command::{Console, VerifyArgs};
 use crate::expectation::{Breach, Expectations, FileSet};
 use crate::failure::Failure;
 use crate::fileset;
-use crate::journal::{Event, Journal};
+use crate::journal::Journal;
 use crate::nfs3::{FileHandle, NOENT, NfsClient, NfsError};
 use crate::report::{VerifyReport, Violation};
 use crate::transfer::{TransferError, join_all, read_whole};
@@ -165,30 +165,29 @@ pub fn run(arguments: &VerifyArgs, console: Console) -> Result<VerifyReport, Fai
 /// Checks a journal inside the caller's `LocalSet`.
 pub async fn run_here(arguments: &VerifyArgs, console: Console) -> Result<VerifyReport, Failure> {
     let started = Instant::now();
-    let journal = Journal::read(&arguments.journal)?;
-    let (files, expectations) = journal.expectations()?;
+    let mut journal = Journal::read(&arguments.journal)?;
     let header = &journal.header;
     let target = match &arguments.target {
         Some(target) => target.clone(),
         None => header.target.parse()?,
     };
-    let target = arguments.connect.target(&target);
-    let mounted = target.mount(&arguments.connect.behaviour()).await?;
+    let mounted = arguments.connect.mount(&target).await?;
     let parent = mounted.walk(&mounted.below).await?;
     let client = &mounted.client;
     let handles = match client.lookup(&parent, header.directory.as_bytes()).await {
-        Ok((directory, _)) => fileset::look_up(client, &directory, &files).await,
+        Ok((directory, _)) => fileset::look_up(client, &directory, &journal.files).await,
         Err(NOENT) => Ok(vec![None; header.files.len()]),
         Err(error) => Err(error),
     };
     let handles = handles.map_err(calling("look the files up"))?;
     let blocks = Blocks::new(header.shape);
-    let job = Job { blocks: &blocks, files: &files, handles: &handles, closed: journal.closed };
+    let expectations = std::mem::replace(&mut journal.expectations, Expectations::new(0));
+    let job = Job { blocks: &blocks, files: &journal.files, handles: &handles, closed: journal.closed };
     let bar = crate::bench::progress(console, "checking", None);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     let checked = check(std::slice::from_ref(client), job, expectations, arguments.depth.max(1)).await;
     bar.finish_and_clear();
-    let report = report(&journal, target.to_string(), checked?, started);
+    let report = report(&journal, arguments.connect.target(&target).to_string(), checked?, started);
     if arguments.remove && report.ok {
         let removed = fileset::remove_tree(client, &parent, header.directory.as_bytes()).await;
         removed.map_err(calling("remove the files"))?;
@@ -197,16 +196,14 @@ pub async fn run_here(arguments: &VerifyArgs, console: Console) -> Result<Verify
 }
 
 fn report(journal: &Journal, target: String, checked: Checked, started: Instant) -> VerifyReport {
-    let count = |event| journal.records.iter().filter(|record| record.event == event).count() as u64;
-    let acknowledged_writes = count(Event::Acknowledged);
     VerifyReport {
         ok: checked.violation_count == 0,
         target,
         directory: journal.header.directory.clone(),
         run_id: format!("{:016x}", journal.header.shape.run_id),
         journal_closed: journal.closed,
-        acknowledged_writes,
-        unacknowledged_writes: count(Event::Issued).saturating_sub(acknowledged_writes),
+        acknowledged_writes: journal.acknowledged_writes,
+        unacknowledged_writes: journal.issued_writes.saturating_sub(journal.acknowledged_writes),
         units_checked: checked.units_checked,
         units_newer_than_acknowledged: checked.units_newer,
         elapsed_seconds: started.elapsed().as_secs_f64(),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Run, VIOLATIONS_KEPT};
 use crate::block::{Place, Stamp};
+use crate::expectation::Breach;
 use crate::journal::Event;
 use crate::nfs3::{CreateMode, NfsClient, NfsError, SetAttributes};
 use crate::report::{End, Violation};
@@ -164,12 +165,15 @@ impl Run {
         let found = self.blocks.recognise(bytes);
         let state = &mut *self.state.borrow_mut();
         state.tally.units_checked += 1;
+        let write_under_way = state.expectations.issued(unit) > floor_then;
         match state.expectations.judge((unit, place), floor_then, &self.blocks, found) {
             Ok(None) => {}
             Ok(Some(version)) => {
                 let (sequence, now_ns) = (state.sequence, self.unix_ns(Instant::now()));
                 self.record(state, Event::Observed, (unit..unit + 1, version), (sequence, now_ns));
             }
+            // NFS does not promise that a read sees all or nothing of a write under way.
+            Err(Breach::Damaged { magic_right: true }) if write_under_way => state.tally.torn_reads += 1,
             Err(breach) => {
                 self.end.set(Some(End::Violation));
                 state.violation_count += 1;

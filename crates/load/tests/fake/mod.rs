@@ -307,7 +307,9 @@ fn nfs(disk: &mut Disk, procedure: u32, xdr: &mut Decoder<'_>, out: &mut Encoder
             let name = xdr.opaque(255)?.to_vec();
             match children(disk, id).remove(&from) {
                 Some(moved) => {
-                    children(disk, to).insert(name, moved);
+                    if let Some(replaced) = children(disk, to).insert(name, moved) {
+                        disk.nodes.remove(&replaced);
+                    }
                     out.u32(0);
                     wcc(out, disk, id);
                     wcc(out, disk, to);
