@@ -226,7 +226,7 @@ fn an_idle_journal_is_sealed_once() {
     let rig = Rig::new(1, 32);
     let leg = rig.legs[0].clone();
     let root = rig.root.clone();
-    let osns = rig.run(|journal, machine| async move {
+    rig.run(|journal, machine| async move {
         let sequence = put(&journal, 1, 5000).unwrap();
         journal.stable(sequence).await.unwrap();
         let before = leg.writes.get();
@@ -236,7 +236,6 @@ fn an_idle_journal_is_sealed_once() {
         let at = 3 * 4096 + 128;
         leg.bytes.borrow_mut()[at..at + 100].fill(0xee);
     });
-    let () = osns;
     let (legs, world) = (rig.plugged(), rig.machine.world());
     let open = async move { Journal::open(legs, &root, world, Config::default()).await.unwrap().1 };
     let recovered = rig.machine.run(1_000_000, open).unwrap();
