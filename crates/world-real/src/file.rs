@@ -95,17 +95,16 @@ impl MediaFile {
             return Err(OpenError::WrongKind);
         }
         let sync_flag = if durability == Durability::AtOnce { libc::O_DSYNC } else { 0 };
-        // On a block device `O_EXCL` refuses one that is mounted or otherwise claimed.
-        let flags = sync_flag | if is_block_device { libc::O_EXCL } else { 0 };
-        let open = |more: i32| OpenOptions::new().read(true).write(true).custom_flags(flags | more).open(path);
+        let open = |more: i32| OpenOptions::new().read(true).write(true).custom_flags(sync_flag | more).open(path);
+        // On a block device `O_EXCL` refuses one that is mounted or otherwise claimed;
+        // the descriptor used for I/O is the one that claims it.
+        let claim = if is_block_device { libc::O_EXCL } else { 0 };
         let plain = open(0).map_err(refusal)?;
         let identity = Identity::of(&plain.metadata()?);
         let in_memory = !is_block_device && is_in_memory(&plain)?;
         let capacity_bytes = size_bytes(&plain)?;
-        // Two descriptors of one device with O_EXCL belong to one holder; the first is
-        // closed here at the latest.
         let (driven, description) =
-            if in_memory { (in_place(plain), "memory") } else { drive_by(plain, open(libc::O_DIRECT), ring)? };
+            if in_memory { (in_place(plain), "memory") } else { drive_by(|more| open(claim | more), ring)? };
         let capacity_bytes = capacity_bytes - capacity_bytes % u64::from(driven.align_bytes);
         if capacity_bytes == 0 {
             return Err(OpenError::Empty);
@@ -141,15 +140,23 @@ fn in_place(file: File) -> Driven {
 }
 
 /// Direct I/O on the ring if both are to be had, else threads.
-fn drive_by(plain: File, direct: io::Result<File>, ring: Option<&Ring>) -> Result<(Driven, &'static str), OpenError> {
-    let direct = direct.ok().and_then(|file| direct_align_bytes(&file).map(|align_bytes| (file, align_bytes)));
+fn drive_by(open: impl Fn(i32) -> io::Result<File>, ring: Option<&Ring>) -> Result<(Driven, &'static str), OpenError> {
+    let direct = match open(libc::O_DIRECT) {
+        Ok(file) => direct_align_bytes(&file).map(|align_bytes| (file, align_bytes)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => None,
+        Err(error) => return Err(refusal(error)),
+    };
     Ok(match (direct, ring) {
-        (Some((file, align_bytes)), Some(ring)) => (
-            Driven { file: Rc::new(file), access: Access::Ring(ring.clone()), align_bytes, gone: Cell::new(false) },
-            "io_uring direct",
-        ),
+        (Some((file, align_bytes)), Some(ring)) => {
+            let file = Rc::new(file);
+            let driven = Driven { file, access: Access::Ring(ring.clone()), align_bytes, gone: Cell::new(false) };
+            (driven, "io_uring direct")
+        }
         (Some((file, align_bytes)), None) => (by_threads(file, align_bytes)?, "threads direct (no io_uring)"),
-        (None, _) => (by_threads(plain, SECTOR_BYTES)?, "threads buffered (no direct I/O)"),
+        (None, _) => {
+            let file = open(0).map_err(refusal)?;
+            (by_threads(file, SECTOR_BYTES)?, "threads buffered (no direct I/O)")
+        }
     })
 }
 

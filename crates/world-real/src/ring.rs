@@ -314,6 +314,10 @@ async fn drive(driver: AsyncFd<Driver>) {
                 break;
             }
         }
+        if core.unsubmitted.get() {
+            // The kernel was short of something: try again after other tasks.
+            context.waker().wake_by_ref();
+        }
         if Rc::strong_count(core) == 1 && core.running.get() == 0 {
             return Poll::Ready(());
         }
