@@ -16,6 +16,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 
 use base::buf::BufMut;
@@ -93,6 +94,33 @@ pub enum OpenRefused {
     /// Drives failed while the group was being opened, and a majority was lost.
     #[error("drives failed while the group was being opened")]
     Latched(Assembly),
+}
+
+impl OpenRefused {
+    /// What was found on each drive: the evidence.
+    pub fn assembly(&self) -> &Assembly {
+        match self {
+            OpenRefused::NoGroup(assembly) | OpenRefused::NoHeader(assembly) | OpenRefused::Latched(assembly) => {
+                assembly
+            }
+            OpenRefused::Ambiguous { assembly, .. } | OpenRefused::NoQuorum { assembly, .. } => assembly,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Member(slot) => write!(f, "member in slot {}", slot.0),
+            Finding::Failed(slot) => write!(f, "was declared failed in slot {}; not used", slot.0),
+            Finding::Foreign(group) => write!(f, "belongs to group {group}"),
+            Finding::Blank => write!(f, "blank"),
+            Finding::Unknown => write!(f, "carries no label of ours, or a damaged one"),
+            Finding::Twin(slot) => write!(f, "another drive also says it is slot {}; neither is used", slot.0),
+            Finding::Mismatch(slot) => write!(f, "does not fit what the group knows of slot {}; not used", slot.0),
+            Finding::Unreadable(fault) => write!(f, "cannot be read: {fault}"),
+        }
+    }
 }
 
 /// Reads both copies of a label.
@@ -390,5 +418,6 @@ async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World)
     }
     // A group that latches here still reads; status says so.
     let _ = group.settle_failures().await;
+    group.scrub_labels().await;
     group
 }

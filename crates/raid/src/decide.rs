@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::group::Group;
 use crate::header::{GroupHeader, REGISTER_NAME_BYTES_MAX, Standing};
+use crate::label::Label;
 use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
 use crate::register::{SLOT_HEADER_BYTES, SlotValue, Stamp, encode_slot};
@@ -238,6 +239,81 @@ impl Group {
         let header = self.inner.header.borrow();
         let mut failed = self.inner.members.iter().filter(|member| member.state.get() == DriveState::Failed);
         failed.find(|member| header.members[usize::from(member.slot.0)].standing == Standing::Good).map(|m| m.slot)
+    }
+}
+
+impl Group {
+    /// Reads back the newest slot of every register and both labels of every good
+    /// member, and writes again what is damaged (F01 for the structures outside
+    /// stripes). Returns how many were repaired.
+    pub async fn scrub_registers(&self) -> u32 {
+        let mut repaired = self.scrub_labels().await;
+        let inner = &self.inner;
+        let _gate = inner.decided.gate.lock().await;
+        for index in 0..Shape::REGISTERS {
+            let Some(image) = self.decided_image(index) else { continue };
+            let checks = inner.members.iter().filter(|member| member.is_good()).map(|member| {
+                let image = image.clone();
+                async move {
+                    let which = usize::from(1 - member.next_slot.borrow()[index]);
+                    let offset = inner.shape.register_offset_bytes(index, which);
+                    let read = member.read(offset, BufMut::zeroed(image.len())).await;
+                    if read.is_ok_and(|bytes| bytes[..] == image[..]) {
+                        return None;
+                    }
+                    Some(put_slot(member, &inner.shape, index, image).await)
+                }
+            });
+            for (slot, outcome) in join_all(checks).await.into_iter().flatten() {
+                match outcome {
+                    Ok(()) => repaired += 1,
+                    Err(reason) => self.fail(slot, reason),
+                }
+            }
+        }
+        inner.record.count(|counters| counters.registers_repaired += u64::from(repaired));
+        repaired
+    }
+
+    /// The slot image of what was decided last; `None` for a register that was never set.
+    fn decided_image(&self, index: usize) -> Option<Buf> {
+        let mut value = self.inner.decided.values.borrow()[index].clone();
+        if value.version == 0 {
+            return None;
+        }
+        if index == 0 {
+            value.bytes = self.inner.header.borrow().encode();
+        }
+        let stamp = Stamp { session: self.inner.session, version: value.version };
+        Some(aligned(&encode_slot(self.inner.group, index, &SlotValue { stamp, bytes: value.bytes })))
+    }
+
+    /// Writes a label again where a copy on a good member is not what it should be.
+    pub(crate) async fn scrub_labels(&self) -> u32 {
+        let mut repaired = 0;
+        for member in self.inner.members.iter().filter(|member| member.is_good()) {
+            let label = aligned(&self.label_of(member).encode());
+            for offset in [0, Shape::LABEL_B_BYTES] {
+                let read = member.read(offset, BufMut::zeroed(label.len())).await;
+                if !read.is_ok_and(|bytes| bytes[..] == label[..]) && member.write(offset, label.clone()).await.is_ok()
+                {
+                    repaired += 1;
+                }
+            }
+        }
+        repaired
+    }
+
+    fn label_of(&self, member: &Member) -> Label {
+        let header = self.inner.header.borrow();
+        Label {
+            group: header.group,
+            drive: member.id,
+            slot: member.slot,
+            shape: header.shape,
+            extents: header.members[usize::from(member.slot.0)].extents,
+            name: header.name.clone(),
+        }
     }
 }
 

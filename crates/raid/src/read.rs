@@ -179,7 +179,7 @@ impl Group {
         let collected = self.collect(segment, range.id, None).await;
         let mut whole = false;
         for version in collected.versions() {
-            let Some(stripe) = self.rebuild(&collected, version) else { continue };
+            let Some(stripe) = self.prove(&collected, version) else { continue };
             whole = true;
             let bytes = stripe.units[range.role].slice(range.start_bytes..range.start_bytes + range.len_bytes);
             if verify(&bytes) {

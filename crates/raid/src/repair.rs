@@ -124,8 +124,7 @@ impl Group {
             return Err(Unreadable::NoSuchStripe);
         }
         let collected = self.collect(segment, id, Some(generation)).await;
-        let Some(stripe) = collected.versions().into_iter().find_map(|version| self.rebuild(&collected, version))
-        else {
+        let Some(stripe) = collected.versions().into_iter().find_map(|version| self.prove(&collected, version)) else {
             return Err(self.lose(id));
         };
         self.inner.record.count(|counters| counters.reads_reconstructed += 1);
@@ -148,7 +147,7 @@ impl Group {
         let guard = self.inner.locks.lock(id).await;
         let Some(segment) = self.segment(id.segment) else { return verdict };
         let collected = self.collect(segment, id, Some(generation)).await;
-        let found = collected.versions().into_iter().find_map(|version| self.rebuild(&collected, version));
+        let found = collected.versions().into_iter().find_map(|version| self.prove(&collected, version));
         let Some(stripe) = found else {
             verdict.lost = true;
             self.lose(id);
@@ -165,13 +164,23 @@ impl Group {
         verdict
     }
 
-    /// Rebuilds the stripe from the units of one version; `None` if the result does not
-    /// prove itself.
-    pub(crate) fn rebuild(&self, collected: &Collected, version: (u64, u64)) -> Option<Stripe> {
+    /// The stripe from the units of one version, or, should they not fit together though
+    /// each is good by itself (one was forged, or made from wrong bytes), from all of
+    /// them but one.
+    pub(crate) fn prove(&self, collected: &Collected, version: (u64, u64)) -> Option<Stripe> {
         let width = collected.segment.geometry.width();
-        let belongs = |whole: &&Whole| (whole.header.generation, whole.header.stripe_digest) == version;
+        let without = std::iter::once(None).chain((0..width).map(Some));
+        without.into_iter().find_map(|role| self.rebuild(collected, version, role))
+    }
+
+    /// Rebuilds the stripe from the units of one version, `without` one role; `None` if
+    /// the result does not prove itself.
+    fn rebuild(&self, collected: &Collected, version: (u64, u64), without: Option<usize>) -> Option<Stripe> {
+        let width = collected.segment.geometry.width();
+        let belongs = |whole: &Whole| (whole.header.generation, whole.header.stripe_digest) == version;
+        let unit = |role: usize| collected.units[role].as_ref().ok().filter(|whole| belongs(whole));
         let present: Vec<Option<&Whole>> =
-            collected.units.iter().map(|unit| unit.as_ref().ok().filter(belongs)).collect();
+            (0..width).map(|role| unit(role).filter(|_| without != Some(role))).collect();
         let missing: Vec<usize> = (0..width).filter(|&role| present[role].is_none()).collect();
         let mut rebuilt: Vec<BufMut> = missing.iter().map(|_| self.take_unit()).collect();
         let payloads: Vec<Option<&[u8]>> =

@@ -112,6 +112,8 @@ pub struct Counters {
     pub units_repaired: u64,
     /// Registers written, the header included.
     pub registers_written: u64,
+    /// Slots of registers and labels found damaged and written again.
+    pub registers_repaired: u64,
     /// Events dropped because nobody drained them.
     pub events_dropped: u64,
 }

@@ -52,7 +52,8 @@ impl Group {
     /// may be in that place. Durable after the next [`flush`](Group::flush).
     ///
     /// `Ok` if at most `parity` units could not be written; the drives that refused are
-    /// failed then, durably.
+    /// failed then, durably. Drive it to its end: a write that was dropped half way may
+    /// still reach the drives, after whatever is written there next.
     ///
     /// # Panics
     /// When the number or size of the data units is not the segment's.

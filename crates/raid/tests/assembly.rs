@@ -128,6 +128,10 @@ fn one_damaged_copy_of_a_label_does_no_harm() {
         let shelf = Shelf::new(6);
         shelf.a.iter().for_each(|drive| drive.flip(copy + 100, 4));
         assert_eq!(shelf.open(&shelf.a, None).unwrap().status().state, GroupState::Online);
+        // It is written again, so that the other copy may be the next to go.
+        let other = (64 << 10) - copy;
+        shelf.a.iter().for_each(|drive| drive.flip(other + 100, 4));
+        assert_eq!(shelf.open(&shelf.a, None).unwrap().status().state, GroupState::Online);
     }
 }
 

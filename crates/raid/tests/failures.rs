@@ -103,6 +103,31 @@ fn a_failed_drive_is_not_believed_when_it_comes_back() {
 }
 
 #[test]
+fn a_degraded_write_or_flush_is_done_only_when_the_drive_is_out() {
+    // The owner dies in the very moment the call returns.
+    for by_flush in [false, true] {
+        let rig = Rig::new(5, 13);
+        let group = rig.create(10);
+        let segment = rig.bench.run(group.open_segment()).unwrap();
+        rig.drives.iter().for_each(|drive| drive.yields.set(2));
+        let done = rig.bench.crash_after(usize::MAX, async {
+            if by_flush {
+                write(&group, stripe(segment, 0), 2).await.unwrap();
+                rig.drives[1].flush_fails.set(true);
+                group.flush().await.unwrap();
+            } else {
+                rig.drives[1].write_errors.set(2);
+                assert_eq!(write(&group, stripe(segment, 0), 2).await.unwrap().absent, 1);
+            }
+        });
+        assert!(done.is_some());
+        drop(group);
+        rig.drives[1].flush_fails.set(false);
+        assert_eq!(rig.open().unwrap().assembly().drives[1].1, Finding::Failed(raid::Slot(1)), "{by_flush}");
+    }
+}
+
+#[test]
 fn a_missing_drive_comes_back_whole_or_is_put_out() {
     let rig = Rig::new(6, 4);
     let group = rig.create(10);

@@ -323,6 +323,34 @@ fn the_units_of_a_stripe_relate_to_each_other() {
 }
 
 #[test]
+fn a_unit_that_is_good_by_itself_but_does_not_fit_its_stripe_is_replaced() {
+    use raid::unit::{UnitHeader, payload_check};
+    for role in 0..7 {
+        for also_gone in [false, true] {
+            let stage = Stage::new();
+            let (id, generation) = (stage.live[HURT].0, 101);
+            let (drive, offset) = find_unit(&stage.rig, &stage.group, id, generation, role);
+            let mut unit = stage.rig.drives[drive].peek(offset, UNIT as usize);
+            let mut header = UnitHeader::decode(&unit).unwrap();
+            unit[600] ^= 0xff;
+            header.payload_check = payload_check(id, generation, header.role, &unit[512..]);
+            header.encode_into(&mut unit);
+            stage.rig.drives[drive].poke(offset, &unit);
+            if also_gone {
+                let (gone, _) = find_unit(&stage.rig, &stage.group, id, generation, (role + 3) % 7);
+                stage.rig.drives[gone].gone.set(true);
+            }
+            stage.rig.bench.run(async {
+                let verdict = stage.group.scrub_stripe(id, generation).await;
+                assert_eq!(verdict.repaired.len(), 1);
+                assert_eq!(verdict.repaired[0].1, Damage::Digest);
+                check_stripe(&stage.group, id, generation).await.unwrap();
+            });
+        }
+    }
+}
+
+#[test]
 fn a_repair_never_lands_on_a_newer_stripe() {
     // A read finds damage and starts a repair; before it is done the stripe is freed and
     // written anew. Slow drives stretch the race over every interleaving of polls.
