@@ -32,9 +32,9 @@ use datastore::op::Created;
 use datastore::{Attr, Caller, Filesystem, Handle, Outcome, Refused, ReplyNote, Wcc};
 use engine::store::Store;
 
-use crate::drc::Key;
+use crate::drc::{Key, REPLY_BYTES_MAX};
 use crate::record::Reply;
-use crate::rpc::Unserved;
+use crate::rpc::{SUCCESS_BYTES, Unserved};
 use crate::server::Parsing;
 use crate::xdr::{Decoder, Encoder, Malformed};
 use status::{NFS3_OK, nfsstat3};
@@ -64,6 +64,15 @@ pub const PROCEDURES: u32 = 22;
 pub fn is_change(procedure: u32) -> bool {
     matches!(procedure, 2 | 7..=15)
 }
+
+// The longest answers of changes, CREATE's and RENAME's, fit a slot of the duplicate-request
+// cache.
+const _: () = {
+    let handle = 4 + 4 + datastore::HANDLE_BYTES.next_multiple_of(4);
+    let created = 4 + handle + 4 + wire::ATTR_BYTES + wire::WCC_BYTES_MAX;
+    let renamed = 4 + 2 * wire::WCC_BYTES_MAX;
+    assert!(SUCCESS_BYTES + created <= REPLY_BYTES_MAX && SUCCESS_BYTES + renamed <= REPLY_BYTES_MAX);
+};
 
 /// What a procedure works with.
 pub(crate) struct Procedure<'a, S> {
