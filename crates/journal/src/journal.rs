@@ -29,7 +29,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::arena::Arenas;
 use crate::format::{
-    BATCH_BYTES_LIMIT, BLOCK_BYTES, LINE_BYTES, RECORD_HEADER_BYTES, RecordHeader, RingId, TrimPoint, record_bytes,
+    BATCH_BYTES_LIMIT, BLOCK_BYTES, LINE_BYTES, LegLabel, RECORD_HEADER_BYTES, RecordHeader, RingId, TrimPoint,
+    record_bytes,
 };
 use crate::record::{Kind, NewRecord, Record, Sequence};
 use crate::ring::{BatchMark, Ring, SEAL_RESERVE_BYTES};
@@ -177,7 +178,7 @@ pub(crate) struct LegSlot {
 /// What opening knows and the driver goes on with.
 pub(crate) struct Start {
     pub(crate) ring: Ring,
-    pub(crate) ring_id: RingId,
+    pub(crate) label: LegLabel,
     pub(crate) legs: Vec<LegSlot>,
     pub(crate) root: Vec<Incarnation>,
     /// Digest of the last record.
@@ -217,6 +218,11 @@ pub(crate) struct State {
     last_payload: Sequence,
     pub(crate) latched: bool,
     pub(crate) closed: bool,
+    /// While not 0, submitting waits (a leg is being taken in).
+    pub(crate) pauses: u32,
+    /// While not 0, trims wait in `held_trim`.
+    pub(crate) holds: u32,
+    held_trim: Sequence,
     taken: VecDeque<Record>,
     batches: u64,
     records: u64,
@@ -230,7 +236,8 @@ pub(crate) struct Shared {
     on_stable: Cell<Option<OnStable>>,
     pub(crate) world: World,
     pub(crate) config: Config,
-    ring_id: RingId,
+    /// What the legs' headers say; the incarnation is that of one of them.
+    pub(crate) label: LegLabel,
 }
 
 /// Ends the background task when the last [`Journal`] goes.
@@ -278,6 +285,9 @@ impl Journal {
             last_payload: start.last_payload,
             latched: false,
             closed: false,
+            pauses: 0,
+            holds: 0,
+            held_trim: Sequence(0),
             taken: VecDeque::new(),
             batches: 0,
             records: 0,
@@ -288,7 +298,7 @@ impl Journal {
             on_stable: Cell::new(None),
             world,
             config,
-            ring_id: start.ring_id,
+            label: start.label,
         });
         let journal = Journal { owner: Rc::new(Owner(shared.clone())) };
         journal.root_recorded(&start.root);
@@ -297,7 +307,7 @@ impl Journal {
         journal
     }
 
-    fn shared(&self) -> &Rc<Shared> {
+    pub(crate) fn shared(&self) -> &Rc<Shared> {
         &self.owner.0
     }
 
@@ -424,9 +434,8 @@ impl Journal {
     /// [`trim_point_for`](Journal::trim_point_for) is durable already.
     pub fn trim(&self, through: Sequence) {
         let mut state = self.shared().state.borrow_mut();
-        state.ring.trim(through);
-        state.wake_room();
-        wake(&mut state.wakers.pump);
+        state.held_trim = state.held_trim.max(through);
+        state.trim_held();
     }
 
     /// The incarnations the next root must name: those of the legs being written. When
@@ -535,6 +544,19 @@ impl State {
         }
     }
 
+    pub(crate) fn wake_pump(&mut self) {
+        wake(&mut self.wakers.pump);
+    }
+
+    /// Does the trim that was asked for, unless a batch is in hand.
+    pub(crate) fn trim_held(&mut self) {
+        if self.holds == 0 {
+            self.ring.trim(self.held_trim);
+            self.wake_room();
+            self.wake_pump();
+        }
+    }
+
     fn accept(&mut self, shared: &Shared, record: NewRecord<'_>) -> Result<Appended, Refusal> {
         let body_bytes: usize = record.body.iter().map(|part| part.len()).sum();
         let record_bytes = record_bytes(body_bytes);
@@ -593,7 +615,7 @@ impl State {
 
     /// The next batch to write, if the policy lets one go now.
     pub(crate) fn take_batch(&mut self, shared: &Shared) -> Option<(u64, BatchMark, Buf)> {
-        if self.latched {
+        if self.latched || self.pauses > 0 {
             return None;
         }
         let in_flight = self.ring.in_flight();
@@ -613,7 +635,7 @@ impl State {
         let mut batch = self.sealed.pop_front().expect("just sealed");
         let (number, mark) = self.ring.to_submit().expect("sealed batches are marked");
         let previous = self.digest;
-        self.close(&mut batch, mark, shared.ring_id);
+        self.close(&mut batch, mark, shared.label.ring);
         self.ring.submitted(previous);
         let batch = batch.freeze();
         self.flying.push_back(batch.clone());
@@ -730,7 +752,7 @@ impl Shared {
     fn deliver_batch(&self, batch: &Buf) {
         let mut apply = self.on_stable.take();
         let mut at = 0;
-        while let Some(header) = RecordHeader::decode(&batch[at..], self.ring_id) {
+        while let Some(header) = RecordHeader::decode(&batch[at..], self.label.ring) {
             let body_at = at + RECORD_HEADER_BYTES;
             at += header.record_bytes() as usize;
             self.state.borrow_mut().pending_bytes -= header.record_bytes() as usize;

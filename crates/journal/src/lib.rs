@@ -25,6 +25,7 @@
 //! | [`ring`] | pure: places, cursors, what is stable, what is free (I1 to I5) |
 //! | [`recover`] | pure: what of the legs' content is true: the table with letters |
 //! | [`journal`] | the driver over ports: append, group commit, stable, trim |
+//! | [`resilver`] | reading the legs again at work, taking in a new one |
 //! | [`open`] | the driver over ports: format, read back, mend, refuse |
 //!
 //! # What it must not know
@@ -40,6 +41,7 @@ pub mod open;
 mod pump;
 pub mod record;
 pub mod recover;
+pub mod resilver;
 pub mod ring;
 
 pub use base::port::LegKind;
@@ -48,3 +50,4 @@ pub use journal::{Appended, Config, Journal, JournalStatus, Latched, LegState, L
 pub use open::{JournalRoot, LegVerdict, OpenRefused, Recovered};
 pub use record::{Kind, NewRecord, Record, Scope, Sequence, Tag};
 pub use recover::{Blocked, Gap};
+pub use resilver::{AddLegRefused, Verified};

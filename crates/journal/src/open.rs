@@ -183,7 +183,7 @@ impl Journal {
         let Recovery { records, blocked, letters, .. } = found;
         let start = Start {
             ring: Ring::new(label.ring_bytes, found.batches, root.trim.through, slots.len()),
-            ring_id: label.ring,
+            label,
             legs: slots,
             root: root.incarnations.clone(),
             digest: found.digest,
@@ -212,7 +212,7 @@ fn anchor_batch(ring: RingId, trim: TrimPoint) -> Buf {
     block.freeze()
 }
 
-async fn write_zeros(leg: &dyn Leg, length_bytes: u64) -> Result<(), MediaFault> {
+pub(crate) async fn write_zeros(leg: &dyn Leg, length_bytes: u64) -> Result<(), MediaFault> {
     let zeros = BufMut::zeroed(CHUNK_BYTES.min(length_bytes) as usize).freeze();
     let mut at = 0;
     while at < length_bytes {
@@ -224,7 +224,7 @@ async fn write_zeros(leg: &dyn Leg, length_bytes: u64) -> Result<(), MediaFault>
 }
 
 /// Writes both copies, one after the other: a crash leaves at least one.
-async fn write_label(leg: &dyn Leg, label: &LegLabel) -> Result<(), MediaFault> {
+pub(crate) async fn write_label(leg: &dyn Leg, label: &LegLabel) -> Result<(), MediaFault> {
     let mut block = BufMut::zeroed(BLOCK_BYTES as usize);
     block.copy_from_slice(&label.encode());
     let block = block.freeze();

@@ -28,6 +28,8 @@ use crate::record::Sequence;
 
 /// Most legs of a journal.
 pub const LEGS_MAX: usize = 2;
+/// Most legs in the life of an open journal, those that were lost included.
+const LEGS_EVER_MAX: usize = 8;
 /// Room that only seals may use: one written when idle, one when opening. A crash loop
 /// on a full ring does not eat more: a proven tail is not sealed again.
 pub const SEAL_RESERVE_BYTES: u64 = 4 * BLOCK_BYTES;
@@ -243,6 +245,33 @@ impl Ring {
     pub fn lost(&mut self, leg: usize) -> Range<u64> {
         self.legs[leg].active = false;
         self.settle()
+    }
+
+    /// Whether there is place for another leg.
+    pub fn may_join(&self) -> bool {
+        (self.active().count_ones() as usize) < LEGS_MAX && self.legs.len() < LEGS_EVER_MAX
+    }
+
+    /// A new leg holds every batch that was submitted; none is in flight.
+    pub fn join(&mut self) {
+        assert!(self.may_join() && self.in_flight() == 0, "a leg joins when nothing is in flight");
+        self.legs.push(LegCursor { active: true, durable: self.submitted });
+        self.check();
+    }
+
+    /// The first stable batch whose number is at least `from`.
+    pub fn stable_from(&self, from: u64) -> Option<(u64, BatchMark)> {
+        self.batch_from(from, self.stable)
+    }
+
+    /// The first batch durable on every active leg whose number is at least `from`.
+    pub fn durable_from(&self, from: u64) -> Option<(u64, BatchMark)> {
+        self.batch_from(from, self.durable())
+    }
+
+    fn batch_from(&self, from: u64, end: u64) -> Option<(u64, BatchMark)> {
+        let number = from.max(self.anchor);
+        (number < end).then(|| (number, self.batches[(number - self.anchor) as usize].0))
     }
 
     /// The durable root names exactly the legs in `legs` (bits), or with `None` a leg

@@ -13,7 +13,8 @@ use base::{Epoch, FileId, GroupId, Incarnation, Osn};
 use double::{Machine, MemoryLeg};
 use journal::open::FormatRefused;
 use journal::{
-    Config, Journal, JournalRoot, Kind, LegState, LegVerdict, NewRecord, OpenRefused, Refusal, Scope, Sequence, Tag,
+    AddLegRefused, Config, Journal, JournalRoot, Kind, LegState, LegVerdict, NewRecord, OpenRefused, Refusal, Scope,
+    Sequence, Tag, Verified,
 };
 
 const POOL: GroupId = GroupId([7; 16]);
@@ -365,4 +366,68 @@ fn dropping_the_journal_ends_its_task() {
         weak
     });
     assert!(weak.upgrade().is_none(), "nothing of it is left");
+}
+
+/// F22 and R-NV-04 at work: what rots on one leg while it is in use is found by reading it
+/// again, and written anew from the other.
+#[test]
+fn reading_the_legs_again_finds_and_mends() {
+    let rig = Rig::new(2, 64);
+    let legs = rig.legs.clone();
+    rig.run(|journal, _| async move {
+        for osn in 1..=5 {
+            let sequence = put(&journal, osn, 5000).unwrap();
+            journal.stable(sequence).await.unwrap();
+        }
+        assert_eq!(journal.verify().await, Verified { right: 12, mended: 0, damaged: 0 });
+        legs[1].bytes.borrow_mut()[3 * 4096 + 1000] ^= 1;
+        assert_eq!(journal.verify().await, Verified { right: 11, mended: 1, damaged: 0 });
+        assert_eq!(journal.verify().await, Verified { right: 12, mended: 0, damaged: 0 });
+        legs.iter().for_each(|leg| leg.bytes.borrow_mut()[3 * 4096 + 1000] ^= 1);
+        assert_eq!(journal.verify().await, Verified { right: 10, mended: 0, damaged: 1 });
+    });
+}
+
+/// A lost leg is replaced while writes go on; afterwards the new one alone has it all.
+#[test]
+fn a_leg_taken_in_holds_everything() {
+    let mut rig = Rig::new(2, 256);
+    let fresh = MemoryLeg::new(300 * 4096);
+    let small = MemoryLeg::new(100 * 4096).plug(&rig.machine);
+    let (failing, new_leg) = (rig.legs[1].clone(), fresh.plug(&rig.machine));
+    let incarnations = rig.run(|journal, machine| async move {
+        failing.write_fault.set(Some(MediaFault::Gone));
+        let first = put(&journal, 1, 5000).unwrap();
+        journal.root_needed().await;
+        journal.root_recorded(&journal.incarnations());
+        journal.stable(first).await.unwrap();
+        let writer = journal.clone();
+        let write = async move {
+            for osn in 2..=40 {
+                let sequence = put(&writer, osn, 5000).unwrap();
+                writer.stable(sequence).await.unwrap();
+            }
+        };
+        machine.world().spawn.spawn("writer", Box::pin(write));
+        let new_life = Incarnation([3; 16]);
+        let needed_bytes = 258 * 4096;
+        assert_eq!(journal.add_leg(small, new_life).await, Err(AddLegRefused::TooSmall { needed_bytes }));
+        assert_eq!(journal.add_leg(new_leg.clone(), Incarnation([2; 16])).await, Err(AddLegRefused::NotNew));
+        journal.add_leg(new_leg.clone(), new_life).await.unwrap();
+        assert_eq!(journal.add_leg(new_leg, Incarnation([4; 16])).await, Err(AddLegRefused::NoPlace));
+        assert_eq!(journal.status().copies, 2);
+        journal.root_recorded(&journal.incarnations());
+        machine.sleep(20_000_000).await;
+        assert!(journal.status().stable_through >= Sequence(41));
+        journal.incarnations()
+    });
+    rig.root.incarnations = incarnations;
+    rig.legs = vec![fresh];
+    let (legs, root, world) = (rig.plugged(), rig.root.clone(), rig.machine.world());
+    let open = async move { Journal::open(legs, &root, world, Config::default()).await.unwrap().1 };
+    let recovered = rig.machine.run(1_000_000, open).unwrap();
+    assert_eq!(
+        recovered.records.iter().map(|record| record.tag.osn.0).collect::<Vec<_>>(),
+        (1..=40).collect::<Vec<_>>()
+    );
 }

@@ -278,6 +278,8 @@ impl Leg for MemoryLeg {
             }
             let (offset, data) = self.unfinished.borrow_mut().remove(&id).unwrap();
             self.bytes.borrow_mut()[offset..offset + data.len()].copy_from_slice(&data);
+            let blocks = offset as u64 / 4096..(offset + data.len()) as u64 / 4096;
+            self.unreadable.borrow_mut().retain(|block| !blocks.contains(block));
             Ok(())
         })
     }
