@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: every fuzz target (a test that calls `bolero::check!`) for a while,
-//! with bolero's random engine and the target's corpus. Needs no nightly compiler.
+//! with bolero's random engine and the target's corpus. Needs no nightly compiler. Built like the
+//! tests, so that overflow checks and debug assertions are on.
 
 use clap::Args;
 use syn::visit::{self, Visit};
@@ -32,15 +33,14 @@ pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<usize, String> {
     let mut targets = targets(&code);
     targets.retain(|target| args.only.as_ref().is_none_or(|only| target.test.contains(only)));
     if targets.is_empty() {
-        return Err("no fuzz target: no test calls `bolero::check!`".into());
+        return Err("no fuzz target of that name: no such test calls `bolero::check!`".into());
     }
+    let nextest = Call::cargo(tree.root()).args(["nextest", "--version"]).works();
     let time = (args.seconds * 1000).to_string();
     let mut failed = Vec::new();
     for target in &targets {
         println!("\n== {} {}", target.package, target.test);
-        let call = Call::cargo(tree.root())
-            .args(["test", "--release", "--quiet", "--package", &target.package, "--tests", "--lib", "--bins"])
-            .args(["--", target.test.as_str()])
+        let call = test_call(tree, target, nextest)
             .env("BOLERO_RANDOM_TEST_TIME_MS", &time)
             .env("BOLERO_RANDOM_ITERATIONS", &u32::MAX.to_string());
         if let Err(why) = call.run() {
@@ -49,6 +49,16 @@ pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<usize, String> {
         }
     }
     if failed.is_empty() { Ok(targets.len()) } else { Err(format!("found by: {}", failed.join(", "))) }
+}
+
+/// The runner that fails when no test has the name is the better one.
+fn test_call(tree: &Tree, target: &Target, nextest: bool) -> Call {
+    let Target { package, test } = target;
+    let cargo = Call::cargo(tree.root());
+    if nextest {
+        return cargo.args(["nextest", "run", "--package", package, "-E", &format!("test(/(^|::){test}$/)")]);
+    }
+    cargo.args(["test", "--quiet", "--package", package, "--tests", "--lib", "--bins", "--", test])
 }
 
 fn targets(code: &[Code]) -> Vec<Target> {
