@@ -34,6 +34,8 @@ mod operation;
 /// Violations kept with their text; the rest is only counted.
 pub(crate) const VIOLATIONS_KEPT: usize = 1000;
 const FILL_BYTES: u64 = 1 << 20;
+/// Time measured when neither that nor a number of operations is given.
+const DURATION: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
 /// After an interrupt, outstanding calls get this long.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
@@ -99,14 +101,22 @@ pub async fn run_here(arguments: &BenchArgs, console: Console) -> Result<BenchRe
         fill(&run, arguments, FILL_BYTES.min(limit_bytes.into()), console).await;
     }
     let (cpu_seconds, outages) = measure(&run, arguments, console).await;
-    if arguments.verify_end && run.end.get() != Some(End::Interrupted) {
-        read_back(&run, arguments).await?;
-    }
-    let report = run.report(arguments, &header, (cpu_seconds, outages));
     run.close_journal()?;
-    if arguments.journal.is_none() && !arguments.keep && report.ok {
-        let removed = fileset::remove_tree(&run.clients[0], &parent, directory.as_bytes()).await;
-        removed.map_err(calling("remove the files"))?;
+    if arguments.verify_end
+        && run.end.get() != Some(End::Interrupted)
+        && let Err(failure) = read_back(&run, arguments).await
+    {
+        run.state.borrow_mut().tally.failed(|| failure.to_string());
+    }
+    let mut report = run.report(arguments, &header, (cpu_seconds, outages));
+    if arguments.journal.is_none()
+        && !arguments.keep
+        && report.ok
+        && let Err(error) = fileset::remove_tree(&run.clients[0], &parent, directory.as_bytes()).await
+    {
+        report.ok = false;
+        report.error_count += 1;
+        report.errors.push(format!("cannot remove the files of the run: {error}"));
     }
     Ok(report)
 }
@@ -239,7 +249,7 @@ async fn measure(run: &Rc<Run>, arguments: &BenchArgs, console: Console) -> (f64
     }
     if run.end.get().is_none() {
         let bar = progress(console, "measuring", arguments.ops);
-        let duration = if arguments.ops.is_some() { None } else { Some(arguments.duration) };
+        let duration = arguments.duration.or(if arguments.ops.is_some() { None } else { Some(DURATION) });
         drive(run, arguments.depth, duration, &bar).await;
     }
     let outages = OutageReport::of(run.clients.iter().map(|client| client.connection().outages()));

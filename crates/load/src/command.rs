@@ -65,7 +65,7 @@ pub struct ConnectArgs {
     /// MOUNT port [default: NFS port if it answers MOUNT, else port mapper]
     #[arg(long, visible_alias = "mount-port")]
     pub mountport: Option<u16>,
-    /// Reconnect and resend for ever like a hard mount when the server goes away
+    /// Reconnect and resend, like a hard mount, when the server goes away
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub ride_out: bool,
     /// Give up riding out after this long without a connection
@@ -195,10 +195,10 @@ pub struct BenchArgs {
     /// Order of places
     #[arg(long, value_enum, default_value = "random")]
     pub pattern: Pattern,
-    /// Measure for this long
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub duration: Duration,
-    /// Measure this many operations (ends at --duration only if that is given too)
+    /// Measure for this long [default: 10s, or until --ops are done]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Measure this many operations
     #[arg(long)]
     pub ops: Option<u64>,
     /// Run this long before measuring

@@ -87,9 +87,10 @@ pub async fn list(client: &NfsClient, directory: &FileHandle) -> Result<Vec<crat
     let mut entries = Vec::new();
     let mut page = DirectoryPage::default();
     while !page.eof {
+        let before = page.cookie;
         page = client.readdirplus(directory, &page).await?;
-        if page.entries.is_empty() && !page.eof {
-            return Err(crate::xdr::Malformed("directory page that is empty but not the last").into());
+        if !page.eof && (page.entries.is_empty() || page.cookie == before) {
+            return Err(crate::xdr::Malformed("directory page that does not move on").into());
         }
         entries.append(&mut page.entries.clone());
     }

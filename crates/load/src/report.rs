@@ -222,7 +222,10 @@ impl BenchReport {
         let outages = &self.outages;
         if outages.reconnects > 0 {
             let (n, resent, gone) = (outages.reconnects, outages.resent_calls, outages.disconnected_seconds);
-            let _ = writeln!(text, "rode out {n} lost connections: {resent} calls sent again, {gone:.2} s without");
+            let _ = writeln!(
+                text,
+                "connections lost and opened again: {n}; {resent} calls sent again, {gone:.2} s without a connection"
+            );
         }
         if self.units_checked > 0 {
             let _ = writeln!(

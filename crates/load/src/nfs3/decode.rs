@@ -214,3 +214,41 @@ impl PathLimits {
         Ok(PathLimits { link_count_max, name_bytes_max, no_truncation, case_sensitive: !case_insensitive })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Words that lengths, booleans and kinds are made of, and some that they are not.
+    fn words() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![4 => 0_u32..8, 1 => any::<u32>(), 1 => Just(u32::MAX)];
+        proptest::collection::vec(word, 0..80).prop_map(|words| words.into_iter().flat_map(u32::to_be_bytes).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_results_are_refused_or_decoded_within_their_bytes(bytes in words()) {
+            let decoder = Decoder::new(&bytes);
+            let _ = Attributes::decode(&mut decoder.clone());
+            let _ = FilesystemSpace::decode(&mut decoder.clone());
+            let _ = FilesystemInfo::decode(&mut decoder.clone());
+            let _ = PathLimits::decode(&mut decoder.clone());
+            let _ = skip_wcc(&mut decoder.clone());
+            for plus in [false, true] {
+                if let Ok(page) = directory_page(&mut decoder.clone(), plus) {
+                    prop_assert!(page.entries.len() * 24 <= bytes.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn handles_longer_than_64_bytes_are_refused() {
+        let mut bytes = vec![0, 0, 0, 68];
+        bytes.resize(4 + 68, 1);
+        assert!(handle(&mut Decoder::new(&bytes)).is_err());
+        bytes[3] = 64;
+        assert_eq!(handle(&mut Decoder::new(&bytes)).unwrap().as_bytes(), &[1; 64]);
+    }
+}
