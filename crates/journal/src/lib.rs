@@ -43,6 +43,7 @@ pub mod record;
 pub mod recover;
 pub mod resilver;
 pub mod ring;
+mod state;
 
 pub use base::port::LegKind;
 pub use format::TrimPoint;

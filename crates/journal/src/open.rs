@@ -7,11 +7,12 @@ use base::{Buf, BufMut, GroupId, Incarnation};
 use zerocopy::IntoBytes;
 
 use crate::format::{BLOCK_BYTES, LegLabel, RECORD_HEADER_BYTES, RING_START_BYTES, RecordHeader, RingId, TrimPoint};
-use crate::journal::{Config, Journal, LegSlot, Start};
+use crate::journal::{Config, Journal};
 use crate::pump::write_ring;
 use crate::record::{Kind, Record, Scope, Sequence, Tag};
 use crate::recover::{Blocked, Gap, Image, Mend, Recovery, recover};
 use crate::ring::{LEGS_MAX, Ring};
+use crate::state::{LegSlot, Start};
 
 /// Bytes read or written at a time when a whole ring is.
 const CHUNK_BYTES: u64 = 4 << 20;

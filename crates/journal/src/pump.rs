@@ -8,7 +8,7 @@ use base::Buf;
 use base::port::{Leg, LocalFuture, MediaFault};
 
 use crate::format::RING_START_BYTES;
-use crate::journal::Shared;
+use crate::state::Shared;
 
 struct LegWrite {
     leg: usize,

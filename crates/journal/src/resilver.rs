@@ -20,10 +20,11 @@ use base::port::{Leg, MediaFault};
 use base::{Buf, BufMut, Incarnation};
 
 use crate::format::{LegLabel, RECORD_HEADER_BYTES, RING_START_BYTES, RecordHeader, RingId};
-use crate::journal::{Journal, LegSlot, Shared};
+use crate::journal::Journal;
 use crate::open::{write_label, write_zeros};
 use crate::pump::write_ring;
 use crate::ring::BatchMark;
+use crate::state::{LegSlot, Shared};
 
 /// Why a leg was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
