@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use base::port::LocalFuture;
 
 use crate::digest::Digest;
-use crate::media::SimMedia;
+use crate::media::{Medium, SimMedia};
 use crate::node::{MaybeSite, SimNode};
 use crate::rng::Rng;
 
@@ -100,6 +100,7 @@ pub(crate) struct Core {
     digest: RefCell<Digest>,
     trace: RefCell<Option<Trace>>,
     dead_nodes: RefCell<BTreeSet<u64>>,
+    pub(crate) media: RefCell<Vec<Weak<Medium>>>,
     pub(crate) sites: RefCell<BTreeMap<&'static str, MaybeSite>>,
     pub(crate) chance_rng: RefCell<Rng>,
 }
@@ -216,10 +217,33 @@ enum Choice {
     Event(u64),
 }
 
-/// A whole simulated world; a handle, cheap to clone.
+/// Tasks, events and media hold the core, and the core holds them: whoever drops the
+/// last handle of the world takes the knot apart, so that thousands of seeds in one
+/// process leave nothing behind.
+struct Knot {
+    core: Rc<Core>,
+}
+
+impl Drop for Knot {
+    fn drop(&mut self) {
+        let tasks = std::mem::take(&mut *self.core.tasks.borrow_mut());
+        drop(tasks);
+        let events = std::mem::take(&mut *self.core.events.borrow_mut());
+        drop(events);
+        for medium in self.core.media.take() {
+            if let Some(medium) = medium.upgrade() {
+                SimMedia { medium }.forget_io();
+            }
+        }
+    }
+}
+
+/// A whole simulated world; a handle, cheap to clone. When the last one is dropped, no
+/// task of the world runs any more.
 #[derive(Clone)]
 pub struct SimWorld {
     pub(crate) core: Rc<Core>,
+    _knot: Rc<Knot>,
 }
 
 impl SimWorld {
@@ -240,10 +264,12 @@ impl SimWorld {
             digest: RefCell::default(),
             trace: RefCell::default(),
             dead_nodes: RefCell::default(),
+            media: RefCell::default(),
             sites: RefCell::default(),
             chance_rng: RefCell::new(root.fork("chance")),
         };
-        SimWorld { core: Rc::new(core) }
+        let core = Rc::new(core);
+        SimWorld { core: core.clone(), _knot: Rc::new(Knot { core }) }
     }
 
     /// A stream of random numbers of this seed for the scenario itself.

@@ -182,7 +182,9 @@ impl SimMedia {
             counts: BTreeMap::new(),
         };
         let name = name.to_string();
-        SimMedia { medium: Rc::new(Medium { core, id, name, write_through, state: RefCell::new(state) }) }
+        let medium = Rc::new(Medium { core, id, name, write_through, state: RefCell::new(state) });
+        medium.core.media.borrow_mut().push(Rc::downgrade(&medium));
+        SimMedia { medium }
     }
 
     pub(crate) fn state(&self) -> Ref<'_, State> {
@@ -191,6 +193,15 @@ impl SimMedia {
 
     pub(crate) fn state_mut(&self) -> RefMut<'_, State> {
         self.medium.state.borrow_mut()
+    }
+
+    /// Drops everything that waits to happen; the bytes stay.
+    pub(crate) fn forget_io(&self) {
+        let mut state = self.state_mut();
+        let parked = std::mem::take(&mut state.parked);
+        let one_shots = std::mem::take(&mut state.one_shots);
+        drop(state);
+        drop((parked, one_shots));
     }
 
     pub(crate) fn note(&self, kind: &str, values: [u64; 3]) {
@@ -224,8 +235,9 @@ impl SimMedia {
     /// Changes bytes behind everybody's back, durably: an attacker, a test table.
     pub fn poke(&self, offset_bytes: u64, bytes: &[u8]) {
         let mut state = self.state_mut();
-        state.durable.write(offset_bytes, bytes);
-        state.current.write(offset_bytes, bytes);
+        let bytes = Buf::copy_from_slice(bytes);
+        state.durable.write(offset_bytes, &bytes);
+        state.current.write(offset_bytes, &bytes);
         drop(state);
         self.count("poke", offset_bytes);
     }

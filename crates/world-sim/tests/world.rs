@@ -261,6 +261,22 @@ fn each_fault_does_what_it_says() {
     media.restore(&before, 0..512);
     let stale = read(0).unwrap();
     assert_eq!((stale[0], stale[512]), (1, 8));
+    assert!(media.fault_counts().len() >= 10, "{:?}", media.fault_counts());
+}
+
+#[test]
+fn each_state_of_a_medium_does_what_it_says() {
+    let sim = SimWorld::new(8);
+    let (media, other) = (sim.drive_media("a", MIB), sim.drive_media("b", MIB));
+    let node = sim.node();
+    let drive = node.drive(&media);
+    let write = |at: u64, byte: u8| sim.run_until(drive.write(at, vec![page(byte)])).done();
+    let read = |at: u64| {
+        let (result, buf) = sim.run_until(drive.read(at, BufMut::zeroed(4096))).done();
+        result.map(|()| buf.to_vec())
+    };
+    let all = |byte: u8| Ok(vec![byte; 4096]);
+    other.poke(8192, &[6; 4096]);
 
     media.set_gone(true);
     assert_eq!((read(0), write(0, 9)), (Err(MediaFault::Gone), Err(MediaFault::Gone)));
@@ -281,7 +297,11 @@ fn each_fault_does_what_it_says() {
     media.blank();
     assert_eq!(read(8192), all(0));
     assert!(media.is_lost());
-    assert!(media.fault_counts().len() >= 12, "{:?}", media.fault_counts());
+    media.set_capacity(4096);
+    media.set_align(4096);
+    media.set_serial("other");
+    assert_eq!(write(8192, 1), Err(MediaFault::Io));
+    assert_eq!((drive.info().align_bytes, drive.info().serial.as_str()), (4096, "other"));
 }
 
 #[test]
@@ -303,4 +323,31 @@ fn a_hung_drive_finishes_once_it_is_back_and_a_slow_one_takes_its_time() {
     };
     let (healthy, slow) = (time(1), time(50));
     assert!(slow > 10 * healthy, "{slow} against {healthy}");
+}
+
+/// Thousands of seeds run in one process: nothing may stay behind.
+#[test]
+fn a_dropped_world_leaves_nothing_behind() {
+    let marker = Rc::new(());
+    {
+        let sim = SimWorld::new(1);
+        let media = sim.drive_media("d", MIB);
+        let node = sim.node();
+        let (world, drive, held) = (node.world(), node.drive(&media), marker.clone());
+        node.world().spawn.spawn(
+            "forever",
+            Box::pin(async move {
+                loop {
+                    sleep_for(&*world.clock, Duration::from_millis(1)).await;
+                    let (_, buf) = drive.read(0, BufMut::zeroed(4096)).await;
+                    assert!(Rc::strong_count(&held) > 0 && buf.len() == 4096);
+                }
+            }),
+        );
+        sim.run_until(sleep_for(&node, Duration::from_millis(5))).done();
+        media.arm(OneShot::MisdirectedWrite(media.clone(), 0));
+        media.set_hung(true);
+        sim.run_until(sleep_for(&node, Duration::from_millis(5))).done();
+    }
+    assert_eq!(Rc::strong_count(&marker), 1);
 }

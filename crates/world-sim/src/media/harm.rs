@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use base::Buf;
+
 use super::{Condition, OneShot, SECTOR_BYTES, SimMedia, Snapshot, sectors};
 use crate::executor::Event;
 use crate::fault::FaultRates;
@@ -55,6 +57,7 @@ impl SimMedia {
             let mut now = vec![0; SECTOR_BYTES as usize];
             state.current.read(at, &mut now);
             if now != old {
+                let old = Buf::copy_from_slice(&old);
                 state.durable.write(at, &old);
                 state.current.write(at, &old);
                 state.damaged.insert(at..at + SECTOR_BYTES);
