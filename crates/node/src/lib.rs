@@ -1,5 +1,100 @@
-//! Composes the roles of a node and owns its ports.
+//! Composes the roles of a node and owns its ports: configuration in, a serving store out.
+//!
+//! One shard is one thread: a single-threaded runtime with its own ring, on which sockets,
+//! journal and drives of the store are served. The API runs on a thread of its own and
+//! talks to the shard by messages, so that no request of a person ever stands in the way
+//! of a write.
+//!
+//! Must not know: how anything below is done; it only puts the parts together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod backend;
+mod config;
+mod facts;
+mod metrics;
 pub mod nfs_door;
+mod pool;
+mod ready;
+mod sample;
+mod shard;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use backend::Backend;
+use control::{Problem, codes};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+pub use config::StoreConfig;
+pub use ready::Ready;
+
+fn runtime() -> Result<Runtime, Problem> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(&codes::BUG, "no runtime could be started").why(error.to_string()))
+}
+
+/// Makes a pool of the drives and journal legs that `config` names, which must exist and
+/// be empty, and in it a datastore named `first_datastore`.
+pub fn create(config: &StoreConfig, first_datastore: Option<&str>) -> Result<(), Problem> {
+    let world = world_real::real_world();
+    LocalSet::new().block_on(&runtime()?, pool::create(config, first_datastore, &world))
+}
+
+/// Serves the store that `config` describes until `stop` completes; then makes a
+/// checkpoint and returns. `ready` is called once every door is open.
+pub fn serve(
+    config: StoreConfig,
+    ready: impl FnOnce(&Ready) + 'static,
+    stop: impl Future<Output = ()> + 'static,
+) -> Result<(), Problem> {
+    LocalSet::new().block_on(&runtime()?, run(config, ready, stop))
+}
+
+async fn run(config: StoreConfig, ready: impl FnOnce(&Ready), stop: impl Future<Output = ()>) -> Result<(), Problem> {
+    let api = ready::bind(config.api, "the API").await?;
+    let api =
+        api.into_std().map_err(|error| Problem::new(&codes::BUG, "the API has no socket").why(error.to_string()))?;
+    let shard = shard::Shard::start(config).await?;
+    let (backend, jobs) = backend::backend();
+    tokio::task::spawn_local(jobs.run(shard.clone()));
+    let api_at = api.local_addr().unwrap_or(shard.ready.api);
+    let (stop_api, api_stopped) = watch::channel(false);
+    let thread = std::thread::Builder::new().name("api".into()).spawn(move || serve_api(api, backend, api_stopped));
+    thread.map_err(|error| Problem::new(&codes::BUG, "no thread for the API").why(error.to_string()))?;
+    ready(&Ready { api: api_at, ..shard.ready });
+    let defect = tokio::select! {
+        biased;
+        () = shard.until_defect() => true,
+        () = stop => false,
+    };
+    stop_api.send_replace(true);
+    if defect {
+        // What is in memory is not to be trusted: no checkpoint; the journal has it all.
+        return Err(Problem::new(&codes::BUG, "the store stopped because a part of it panicked"));
+    }
+    shard.stop().await
+}
+
+/// The API's thread.
+fn serve_api(listener: std::net::TcpListener, backend: Arc<Backend>, mut stop: watch::Receiver<bool>) {
+    let served = runtime().map(|runtime| {
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let stopped = async move {
+                // Either said or the sender is gone: both mean the end.
+                let _ = stop.wait_for(|&stop| stop).await;
+            };
+            control::server::serve(listener, backend, stopped).await
+        })
+    });
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the API has stopped"),
+        Err(problem) => tracing::error!("the API did not start: {problem:?}"),
+    }
+}

@@ -1,0 +1,223 @@
+//! The API's way to the shard: calls cross from the API's thread to the shard's and back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base::port::LocalFuture;
+use control::check::{CheckpointReport, Damage, DamageKind, FsckReport};
+use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
+use control::server::{Answer, ControlBackend};
+use control::status::Facts;
+use control::{Problem, codes};
+use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
+use engine::Finding;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics;
+use crate::shard::Shard;
+
+/// Calls that may wait for the shard.
+const QUEUE: usize = 64;
+/// Findings that a report lists.
+const DAMAGE_LISTED: usize = 1000;
+
+type Job = Box<dyn FnOnce(Rc<Shard>) -> LocalFuture<'static, ()> + Send>;
+
+/// The end that the API holds.
+pub(crate) struct Backend {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// The end that the shard holds.
+pub(crate) struct Jobs(mpsc::Receiver<Job>);
+
+/// Both ends.
+pub(crate) fn backend() -> (Arc<Backend>, Jobs) {
+    let (jobs, receiver) = mpsc::channel(QUEUE);
+    (Arc::new(Backend { jobs }), Jobs(receiver))
+}
+
+impl Jobs {
+    /// Carries calls out, each beside the others, for ever.
+    pub async fn run(mut self, shard: Rc<Shard>) {
+        while let Some(job) = self.0.recv().await {
+            tokio::task::spawn_local(job(shard.clone()));
+        }
+    }
+}
+
+impl Backend {
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Rc<Shard>) -> LocalFuture<'static, Result<T, Problem>> + Send + 'static,
+    ) -> Answer<'_, T> {
+        Box::pin(async move {
+            let (tell, told) = oneshot::channel();
+            let job: Job = Box::new(move |shard| {
+                Box::pin(async move {
+                    // The caller may have gone away; the work is done all the same.
+                    let _ = tell.send(job(shard).await);
+                })
+            });
+            let gone = || Problem::new(&codes::SERVER_UNREACHABLE, "the store is stopping");
+            self.jobs.send(job).await.map_err(|_| gone())?;
+            told.await.map_err(|_| gone())?
+        })
+    }
+}
+
+impl ControlBackend for Backend {
+    fn facts(&self) -> Answer<'_, Facts> {
+        self.ask(|shard| Box::pin(async move { Ok(shard.facts()) }))
+    }
+
+    fn datastores(&self) -> Answer<'_, Vec<Datastore>> {
+        self.ask(|shard| {
+            Box::pin(async move {
+                let named = shard.fs.datastores().into_iter().filter(|info| !info.name.is_empty());
+                Ok(named.map(|info| shard.datastore(&info)).collect())
+            })
+        })
+    }
+
+    fn create_datastore(&self, request: DatastoreCreate) -> Answer<'_, Datastore> {
+        self.ask(|shard| Box::pin(async move { shard.create_datastore(request).await }))
+    }
+
+    fn delete_datastore(&self, name: String, confirmed: bool) -> Answer<'_, DatastoreDeleted> {
+        self.ask(move |shard| Box::pin(async move { shard.delete_datastore(name, confirmed).await }))
+    }
+
+    fn fsck(&self) -> Answer<'_, FsckReport> {
+        self.ask(|shard| Box::pin(async move { shard.fsck().await }))
+    }
+
+    fn checkpoint(&self) -> Answer<'_, CheckpointReport> {
+        self.ask(|shard| Box::pin(async move { shard.checkpoint().await }))
+    }
+
+    fn data_path_metrics(&self) -> Answer<'_, String> {
+        self.ask(|shard| Box::pin(async move { Ok(metrics::page(&shard)) }))
+    }
+}
+
+impl Shard {
+    async fn create_datastore(&self, request: DatastoreCreate) -> Result<Datastore, Problem> {
+        let mut options = DatastoreOptions {
+            root: if request.root_squash { RootUser::Squashed } else { RootUser::Allowed },
+            ..DatastoreOptions::open()
+        };
+        if !request.allow.is_empty() {
+            let parsed: Result<Vec<_>, _> = request.allow.iter().map(|net| net.parse()).collect();
+            options.clients = parsed.map_err(|_| Problem::new(&codes::BAD_INPUT, "a network of --allow is not one"))?;
+        }
+        let name = request.name;
+        match self.fs.create_datastore(&name, options).await {
+            Ok(info) => Ok(self.datastore(&info)),
+            Err(Refusal::Exists) => {
+                Err(Problem::new(&codes::DATASTORE_EXISTS, format!("datastore \"{name}\" is there already")))
+            }
+            Err(refusal) => Err(refused(&name, refusal)),
+        }
+    }
+
+    async fn delete_datastore(&self, name: String, confirmed: bool) -> Result<DatastoreDeleted, Problem> {
+        let deletion = if confirmed { Deletion::WithContent } else { Deletion::IfEmpty };
+        match self.fs.delete_datastore(&name, deletion).await {
+            Ok(()) => Ok(DatastoreDeleted { name }),
+            Err(Refusal::NoEntry) => {
+                Err(Problem::new(&codes::DATASTORE_NOT_FOUND, format!("no datastore named \"{name}\"")))
+            }
+            Err(Refusal::NotEmpty) => {
+                Err(Problem::new(&codes::DATASTORE_NOT_EMPTY, format!("datastore \"{name}\" holds files"))
+                    .step(format!("vmhold datastore delete {name} --confirm={name}")))
+            }
+            Err(refusal) => Err(refused(&name, refusal)),
+        }
+    }
+
+    async fn checkpoint(&self) -> Result<CheckpointReport, Problem> {
+        let (begun, before) = (Instant::now(), self.engine.journal_status().fill_bytes);
+        let stopped = |refusal: engine::store::StoreRefusal| {
+            Problem::new(&codes::POOL_FAULTED, "no checkpoint could be made").why(refusal.to_string())
+        };
+        self.engine.checkpoint().await.map_err(stopped)?;
+        Ok(CheckpointReport {
+            root_version: self.engine.status().checkpoint,
+            seconds: begun.elapsed().as_secs_f64(),
+            journal_freed_bytes: before.saturating_sub(self.engine.journal_status().fill_bytes),
+        })
+    }
+
+    /// Checks names and attributes, then every reference and object, then every stripe.
+    async fn fsck(&self) -> Result<FsckReport, Problem> {
+        let (started_at, begun) = (Timestamp::now(), Instant::now());
+        let cannot = |why: String| Problem::new(&codes::POOL_FAULTED, "the check could not go through").why(why);
+        let repaired_before = self.engine.group().counters().units_repaired;
+        let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
+        let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
+        let mut damage: Vec<Damage> = names
+            .iter()
+            .map(|finding| Damage {
+                kind: DamageKind::Directory,
+                place: "namespace".into(),
+                detail: format!("{finding:?}"),
+            })
+            .collect();
+        damage.extend(audit.findings.iter().map(damage_of));
+        let damage_count = damage.len() as u64;
+        damage.truncate(DAMAGE_LISTED);
+        Ok(FsckReport {
+            started_at,
+            seconds: begun.elapsed().as_secs_f64(),
+            clean: damage_count == 0,
+            references_checked: audit.blocks,
+            objects_checked: audit.objects_read,
+            pages_checked: audit.pages,
+            files_checked: audit.files,
+            bytes_read: audit.objects_read * 8192,
+            orphans: 0,
+            repaired_units: self.engine.group().counters().units_repaired - repaired_before,
+            damage,
+            damage_count,
+        })
+    }
+}
+
+fn refused(name: &str, refusal: Refusal) -> Problem {
+    Problem::new(&codes::BAD_INPUT, format!("datastore \"{name}\" cannot be changed")).why(format!("{refusal:?}"))
+}
+
+fn damage_of(finding: &Finding) -> Damage {
+    let (kind, place, detail) = match finding {
+        Finding::Dangling { file, offset_bytes, object } => (
+            DamageKind::MissingObject,
+            format!("file {file} at {offset_bytes}"),
+            format!("names object {object}, which does not exist"),
+        ),
+        Finding::References { object, counted, recorded } => (
+            DamageKind::ReferenceCount,
+            format!("object {object}"),
+            format!("has {counted} references, {recorded} are recorded"),
+        ),
+        Finding::LiveBytes { stripe, counted, recorded } => (
+            DamageKind::SpaceAccount,
+            format!("stripe {stripe}"),
+            format!("holds {counted} live bytes, {recorded} are recorded"),
+        ),
+        Finding::UsedBytes { file, counted, recorded } => {
+            (DamageKind::SpaceAccount, format!("file {file}"), format!("uses {counted} bytes, {recorded} are recorded"))
+        }
+        Finding::ContentSum { file } => {
+            (DamageKind::ContentSum, format!("file {file}"), "its content sum does not fit its blocks".into())
+        }
+        Finding::Unreadable { object, file, offset_bytes } => (
+            DamageKind::Unreadable,
+            format!("file {file} at {offset_bytes}"),
+            format!("object {object} is damaged beyond repair"),
+        ),
+    };
+    Damage { kind, place, detail }
+}

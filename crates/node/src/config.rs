@@ -1,0 +1,66 @@
+//! What a store is made of and where it listens: one TOML file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use control::{Problem, codes};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a store. Relative paths are relative to the file they stand in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Name of the site, for people.
+    pub site: String,
+    /// Name of the pool.
+    pub pool: String,
+    /// Drive files or block devices.
+    pub drives: Vec<PathBuf>,
+    /// One or two journal legs: persistent memory, devices, or files.
+    pub journal: Vec<PathBuf>,
+    /// Bytes of a stripe unit, when the pool is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_bytes: Option<u32>,
+    /// Most data units of a stripe, when the pool is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_data: Option<u8>,
+    /// Memory for blocks that were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Address of NFS.
+    pub nfs: SocketAddr,
+    /// Address of MOUNT, NLM and NSM; the NFS address also answers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<SocketAddr>,
+    /// Whether the built-in portmapper answers on port 111 of the NFS address.
+    #[serde(default)]
+    pub portmap: bool,
+    /// Whether to register with the machine's rpcbind.
+    #[serde(default)]
+    pub rpcbind: bool,
+    /// Address of the API.
+    pub api: SocketAddr,
+}
+
+impl StoreConfig {
+    /// Reads the file at `path`.
+    pub fn load(path: &Path) -> Result<StoreConfig, Problem> {
+        let refused = |why: String| {
+            Problem::new(&codes::BAD_INPUT, format!("{} is not a usable configuration", path.display())).why(why)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        let mut config: StoreConfig = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for file in config.drives.iter_mut().chain(&mut config.journal) {
+            *file = folder.join(&*file);
+        }
+        Ok(config)
+    }
+
+    /// Writes the file at `path`.
+    pub fn save(&self, path: &Path) -> Result<(), Problem> {
+        let text = toml::to_string_pretty(self).map_err(|error| error.to_string());
+        let written = text.and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
+        written.map_err(|why| Problem::new(&codes::BAD_INPUT, format!("{} cannot be written", path.display())).why(why))
+    }
+}

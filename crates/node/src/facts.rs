@@ -1,0 +1,154 @@
+//! What the store knows, in the words of the API.
+
+use base::port::LegKind;
+use control::datastore::Datastore;
+use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState};
+use control::status::{Facts, NfsService};
+use datastore::{DatastoreInfo, RootUser};
+use engine::Store;
+use jiff::Timestamp;
+use journal::LegState;
+
+use crate::sample;
+use crate::shard::Shard;
+
+impl Shard {
+    /// Everything that `status` and its relatives show.
+    pub(crate) fn facts(&self) -> Facts {
+        let samples = self.samples.borrow();
+        Facts {
+            site: self.config.site.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            pools: vec![self.pool()],
+            journal: self.journal(),
+            nfs: NfsService {
+                host: self.ready.nfs.ip().to_string(),
+                port: self.ready.nfs.port(),
+                mount_port: self.ready.mount.port(),
+                connections: Some(self.door.counts().open),
+                datastores: self.fs.datastores().iter().filter(|info| !info.name.is_empty()).count() as u64,
+                locks: true,
+            },
+            load: samples.0.load(&samples.1),
+            latency_ms: samples.0.latency(&samples.1),
+            memory: sample::memory(self),
+            jobs: Vec::new(),
+        }
+    }
+
+    fn pool(&self) -> Pool {
+        let (group, status) = (self.engine.group().status(), self.engine.status());
+        let (counters, raid) = (self.engine.counters(), self.engine.group().counters());
+        let geometry = self.engine.group().segments().last().map(|segment| segment.geometry);
+        let space = self.engine.space();
+        Pool {
+            name: self.config.pool.clone(),
+            group: group.group.to_string(),
+            state: match (group.state, status.stopped) {
+                (_, true) | (raid::GroupState::Faulted, _) => PoolState::Faulted,
+                (raid::GroupState::Online, _) => PoolState::Online,
+                (raid::GroupState::Degraded, _) => PoolState::Degraded,
+                (raid::GroupState::Critical, _) => PoolState::Critical,
+            },
+            stripe_data: geometry.map_or(0, |geometry| u32::from(geometry.data)),
+            stripe_parity: geometry.map_or(0, |geometry| u32::from(geometry.parity)),
+            failures_tolerated: Some(u32::from(group.failures_tolerated)),
+            failures_tolerated_normally: match group.drives.len() {
+                0 | 1 => 0,
+                2 => 1,
+                _ => 2,
+            },
+            usable_bytes: Some(space.total_bytes),
+            used_bytes: Some(space.total_bytes - space.free_bytes),
+            free_bytes: Some(space.free_bytes),
+            reserved_bytes: Some(status.reserved_bytes),
+            logical_bytes: None,
+            dedup_ratio: ratio(
+                counters.blocks_destaged - counters.blocks_zero,
+                counters.blocks_destaged - counters.blocks_zero - counters.blocks_shared,
+            ),
+            compression_ratio: ratio(
+                (counters.blocks_destaged - counters.blocks_zero - counters.blocks_shared) * 8192,
+                counters.stored_bytes,
+            ),
+            written_stripes: Some(raid.stripes_written),
+            free_stripes: Some(status.stripes_free),
+            last_scrub: self.last_scrub_ns.get().and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok()),
+            repaired_units: Some(raid.units_repaired),
+            unrepairable_units: Some(raid.reads_failed),
+            drives: group.drives.iter().map(|drive| self.drive(drive)).collect(),
+        }
+    }
+
+    fn drive(&self, drive: &raid::DriveStatus) -> Drive {
+        let rows = u64::from(self.engine.group().rows_per_segment()) * u64::from(self.engine.group().unit_bytes());
+        let state = match drive.state {
+            raid::DriveState::Good => DriveState::Online,
+            raid::DriveState::Missing => DriveState::Missing,
+            raid::DriveState::Failed => DriveState::Failed,
+            raid::DriveState::Rebuilding => DriveState::Rebuilding,
+        };
+        Drive {
+            pool: self.config.pool.clone(),
+            slot: u32::from(drive.slot.0),
+            path: drive.serial.clone(),
+            serial: Some(drive.serial.clone()),
+            state,
+            reason: drive.fail_reason.map(|reason| format!("{reason:?}").to_lowercase()),
+            since: None,
+            access: (!drive.access.is_empty()).then(|| drive.access.to_owned()),
+            capacity_bytes: Some(u64::from(drive.extents_total) * rows),
+            used_bytes: Some(u64::from(drive.extents_total - drive.extents_free) * rows),
+            read_errors: Some(drive.io_errors),
+            write_errors: None,
+            check_errors: Some(drive.damaged_units),
+            repaired_units: Some(drive.repaired_units),
+            wear_percent: None,
+        }
+    }
+
+    fn journal(&self) -> Journal {
+        let status = self.engine.journal_status();
+        let leg = |leg: &journal::LegStatus| JournalLeg {
+            path: leg.name.clone(),
+            kind: match leg.kind {
+                LegKind::PersistentMemory => JournalKind::PersistentMemory,
+                LegKind::SyncDevice if leg.name.starts_with("/dev/") => JournalKind::BlockDevice,
+                LegKind::SyncDevice => JournalKind::File,
+                LegKind::MemoryFile | LegKind::Simulated => JournalKind::Memory,
+            },
+            in_use: leg.state == LegState::Active,
+            reason: (leg.state != LegState::Active).then(|| "it failed and is not written any more".to_owned()),
+        };
+        Journal {
+            legs: status.legs.iter().map(leg).collect(),
+            capacity_bytes: Some(status.capacity_bytes),
+            used_bytes: Some(status.fill_bytes),
+            latched: status.latched,
+            blocked_ranges: self.opened.blocked.len() as u64,
+        }
+    }
+
+    /// A datastore in the words of the API.
+    pub(crate) fn datastore(&self, info: &DatastoreInfo) -> Datastore {
+        let mounted = |(_, path): &(std::net::IpAddr, Vec<u8>)| {
+            path.split(|&byte| byte == b'/').nth(1) == Some(info.name.as_bytes())
+        };
+        Datastore {
+            name: info.name.clone(),
+            export: format!("/{}", info.name),
+            created_at: None,
+            files: None,
+            logical_bytes: None,
+            free_bytes: Some(self.engine.space().free_bytes),
+            root_squash: info.options.root == RootUser::Squashed,
+            allow: info.options.clients.iter().map(ToString::to_string).collect(),
+            mounts: Some(self.service.mounts().iter().filter(|mount| mounted(mount)).count() as u64),
+        }
+    }
+}
+
+fn ratio(of: u64, to: u64) -> Option<f64> {
+    (to > 0).then(|| of as f64 / to as f64)
+}

@@ -1,0 +1,166 @@
+//! The media of a store: opening what the configuration names, making a new pool of it,
+//! and noticing when a file or device is no longer the one that was opened.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use base::port::{Drive, Leg, World};
+use control::{Problem, codes};
+use datastore::{DatastoreOptions, Filesystem, Identity};
+use engine::{Engine, Opened, Options};
+use raid::{Group, GroupOptions};
+use world_real::{RealDrive, RealLeg, Ring, open_drive, open_leg};
+
+use crate::config::StoreConfig;
+
+/// How often media are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Name of the register that says who the pool is.
+const IDENTITY_REGISTER: &str = "identity";
+
+/// Drives and journal legs that could be opened.
+pub(crate) struct Media {
+    pub drives: Vec<Rc<RealDrive>>,
+    pub legs: Vec<Rc<RealLeg>>,
+}
+
+impl Media {
+    /// Opens what is there. A drive that is not there is a missing drive, which the group
+    /// judges; a journal leg likewise.
+    pub fn open(config: &StoreConfig) -> Media {
+        let ring = Ring::start();
+        if let Err(error) = &ring {
+            tracing::warn!(code = "VH1003", %error, "io_uring is refused here; drives are driven by threads");
+        }
+        let ring = ring.ok();
+        let drives = each(&config.drives, "drive", |path| open_drive(path, ring.as_ref()));
+        let legs = each(&config.journal, "journal leg", |path| open_leg(path, ring.as_ref()));
+        Media { drives, legs }
+    }
+
+    fn drives(&self) -> Vec<Rc<dyn Drive>> {
+        self.drives.iter().map(|drive| drive.clone() as Rc<dyn Drive>).collect()
+    }
+
+    fn legs(&self) -> Vec<Rc<dyn Leg>> {
+        self.legs.iter().map(|leg| leg.clone() as Rc<dyn Leg>).collect()
+    }
+
+    /// Looks at the drives from time to time. A lost one is written to, so that the group
+    /// notices at once and not with the next write that happens to meet it.
+    pub async fn watch(self, engine: Engine) {
+        let mut lost = vec![false; self.drives.len()];
+        loop {
+            tokio::time::sleep(WATCH_EVERY).await;
+            let mut news = false;
+            for (drive, lost) in self.drives.iter().zip(&mut lost) {
+                if !*lost && drive.check_identity().is_err() {
+                    tracing::error!(code = "VH1021", drive = %drive.path().display(), "drive is gone, truncated or replaced");
+                    (*lost, news) = (true, true);
+                }
+            }
+            for leg in &self.legs {
+                // A leg that is gone answers so at the next record, which drops it.
+                let _ = leg.check_identity();
+            }
+            if news && engine.checkpoint().await.is_err() {
+                tracing::error!(code = "VH1013", "the pool takes no more writes");
+            }
+        }
+    }
+}
+
+fn each<T>(
+    paths: &[PathBuf],
+    what: &'static str,
+    open: impl Fn(&Path) -> Result<Rc<T>, world_real::OpenError>,
+) -> Vec<Rc<T>> {
+    let opened = paths.iter().filter_map(|path| match open(path) {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "{what} cannot be opened");
+            None
+        }
+    });
+    opened.collect()
+}
+
+/// Makes a pool of the media, with a filesystem in it and `first` as its first datastore.
+pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &World) -> Result<(), Problem> {
+    let media = Media::open(config);
+    if media.drives.len() != config.drives.len() || media.legs.len() != config.journal.len() {
+        return Err(Problem::new(&codes::BAD_INPUT, "not every drive and journal leg could be opened")
+            .why("the log names each one and the reason"));
+    }
+    let defaults = GroupOptions::default();
+    let options = GroupOptions {
+        name: config.pool.clone(),
+        unit_bytes: config.unit_bytes.unwrap_or(defaults.unit_bytes),
+        data_width_max: config.stripe_data.unwrap_or(defaults.data_width_max),
+        ..defaults
+    };
+    let group = Group::create(media.drives(), options, world.clone()).await;
+    let group = group.map_err(|refused| {
+        Problem::new(&codes::FOREIGN_DRIVE, format!("pool \"{}\" cannot be made of these drives", config.pool))
+            .why(refused.to_string())
+    })?;
+    let mut identity = [0; 16];
+    world.chance.fill(&mut identity);
+    group.register_cas(IDENTITY_REGISTER, 0, &identity).await.map_err(|refused| cannot(config, &refused))?;
+    Engine::format(&group, &media.legs(), world).await.map_err(|refused| cannot(config, &refused))?;
+    let (engine, _) = start(config, group.clone(), &media, world).await?;
+    let store = Rc::new(engine.clone());
+    let identity = identity_of(&group).await;
+    Filesystem::format(&*store, world, &identity, DatastoreOptions::open())
+        .await
+        .map_err(|refused| cannot(config, &refused))?;
+    if let Some(name) = first {
+        let fs = Filesystem::open(store, world.clone(), identity).await.map_err(|refused| cannot(config, &refused))?;
+        let created = fs.create_datastore(name, DatastoreOptions::open()).await;
+        created.map_err(|refused| cannot(config, &format!("{refused:?}")))?;
+    }
+    engine.checkpoint().await.map_err(|refused| cannot(config, &refused))
+}
+
+/// Opens the pool.
+pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine, Opened, Identity, Media), Problem> {
+    let media = Media::open(config);
+    let group = Group::open(media.drives(), None, world.clone()).await.map_err(|refused| {
+        let mut problem = Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be assembled", config.pool))
+            .why(refused.to_string());
+        for (drive, finding) in &refused.assembly().drives {
+            problem = problem.note(format!("{drive}: {finding}"));
+        }
+        problem
+    })?;
+    let identity = identity_of(&group).await;
+    let (engine, opened) = start(config, group, &media, world).await?;
+    Ok((engine, opened, identity, media))
+}
+
+async fn start(config: &StoreConfig, group: Group, media: &Media, world: &World) -> Result<(Engine, Opened), Problem> {
+    let mut options = Options::default();
+    if let Some(cache_bytes) = config.cache_bytes {
+        options.cache_bytes = cache_bytes;
+        options.cached_pages = (cache_bytes / 4 / 4096).clamp(256, 1 << 20) as usize;
+        options.fingerprints = (cache_bytes / 4 / 16).clamp(1 << 12, 1 << 24) as usize;
+    }
+    Engine::open(group, media.legs(), world.clone(), options).await.map_err(|refused| {
+        Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be opened", config.pool))
+            .why(refused.to_string())
+    })
+}
+
+async fn identity_of(group: &Group) -> Identity {
+    let register = group.register_read(IDENTITY_REGISTER).await;
+    let mut handle_key = [0; 16];
+    let len = register.bytes.len().min(16);
+    handle_key[..len].copy_from_slice(&register.bytes[..len]);
+    let first = group.id().0[..8].try_into().expect("a group id has 16 bytes");
+    Identity { pool: u64::from_be_bytes(first), handle_key }
+}
+
+fn cannot(config: &StoreConfig, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be made", config.pool)).why(why.to_string())
+}
