@@ -114,6 +114,12 @@ impl Engine {
         *self.inner.counters.borrow()
     }
 
+    /// Bytes of blocks in the cache, and its limit.
+    pub fn cache(&self) -> (u64, u64) {
+        let blocks = self.inner.blocks.borrow();
+        (blocks.len() as u64 * BLOCK_BYTES, blocks.capacity() * BLOCK_BYTES)
+    }
+
     /// Events since the last call.
     pub fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.inner.events.borrow_mut())
