@@ -416,6 +416,10 @@ async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World)
             None => {}
         }
     }
+    // With stripes unreadable, nothing may be decided that makes the absence final.
+    if group.is_overwhelmed() {
+        group.latch();
+    }
     // A group that latches here still reads; status says so.
     let _ = group.settle_failures().await;
     group.scrub_labels().await;

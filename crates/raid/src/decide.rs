@@ -186,7 +186,8 @@ impl Group {
         Ok(())
     }
 
-    fn latch(&self) {
+    /// Ends deciding until the group is opened again.
+    pub(crate) fn latch(&self) {
         if !self.inner.latched.replace(true) {
             self.inner.space.set(None);
             self.inner.record.event(Event::Latched);
@@ -194,6 +195,10 @@ impl Group {
     }
 
     /// Declares a drive failed: not used from now on; the header follows.
+    ///
+    /// When so many are absent that stripes are unreadable, the group latches instead and
+    /// nobody more is put out: an enclosure that comes back finds everything as it was
+    /// (`faults.md` F11, F14).
     pub(crate) fn fail(&self, slot: Slot, reason: FailReason) {
         let member = self.inner.member(slot);
         if !matches!(member.state.get(), DriveState::Good | DriveState::Rebuilding) {
@@ -203,6 +208,9 @@ impl Group {
         member.fail_reason.set(Some(reason));
         self.inner.space.set(None);
         self.inner.record.event(Event::DriveFailed { slot, reason });
+        if self.is_overwhelmed() {
+            self.latch();
+        }
         let group = self.clone();
         let settle = async move {
             // A latch has its own event.
@@ -213,14 +221,9 @@ impl Group {
 
     /// Puts failed members out of the group by decided headers, one at a time. When it
     /// returns `Ok`, no drive that failed before the call can ever be believed again.
-    ///
-    /// When so many are absent that stripes are unreadable, nobody is put out and the
-    /// group latches: an enclosure that comes back finds everything as it was
-    /// (`faults.md` F11, F14).
     pub(crate) async fn settle_failures(&self) -> Result<(), Latched> {
         while let Some(slot) = self.unsettled() {
-            if self.is_overwhelmed() {
-                self.latch();
+            if self.inner.latched.get() {
                 return Err(Latched);
             }
             let change = |header: &mut GroupHeader| {

@@ -264,7 +264,12 @@ fn sectors_that_a_rewrite_heals_do_not_fail_a_drive() {
 
 #[test]
 fn a_third_loss_stops_the_group_and_it_is_whole_when_drives_return() {
-    let rig = Rig::new(6, 7);
+    third_loss(6);
+    third_loss(12);
+}
+
+fn third_loss(drives: usize) {
+    let rig = Rig::new(drives, 7);
     let group = rig.create(10);
     rig.bench.run(async {
         let segment = group.open_segment().await.unwrap();
@@ -287,6 +292,43 @@ fn a_third_loss_stops_the_group_and_it_is_whole_when_drives_return() {
     let group = rig.open().unwrap();
     assert_eq!(group.status().state, GroupState::Online, "an enclosure that was away has lost nothing");
     rig.bench.run(check_stripe(&group, stripe(SegmentId(1), 0), 1)).unwrap();
+}
+
+#[test]
+fn a_group_opened_with_too_many_missing_serves_what_it_can_and_changes_nothing() {
+    let rig = Rig::new(12, 7);
+    let group = rig.create(4);
+    let segments = rig.bench.run(async {
+        let mut segments = Vec::new();
+        for generation in 1..=8 {
+            let segment = group.open_segment().await.unwrap();
+            write(&group, stripe(segment, 0), generation).await.unwrap();
+            segments.push((segment, generation));
+        }
+        group.flush().await.unwrap();
+        segments
+    });
+    drop(group);
+    let group = rig.bench.run(Group::open(ports(&rig.drives[5..]), None, rig.bench.world())).unwrap();
+    assert_eq!(group.status().state, GroupState::Faulted);
+    rig.bench.run(async {
+        let mut lost = 0;
+        for &(segment, generation) in &segments {
+            let absent = group.segments().iter().find(|info| info.id == segment).unwrap().absent;
+            let read = check_stripe(&group, stripe(segment, 0), generation).await;
+            assert_eq!(read.is_ok(), absent <= 2);
+            lost += u32::from(read.is_err());
+            assert!(write(&group, stripe(segment, 1), 100).await.is_err() || absent == 0);
+        }
+        assert!(lost > 0 && lost < 8, "{lost}");
+        assert_eq!(group.open_segment().await, Err(NoSpace::Latched));
+    });
+    drop(group);
+    let group = rig.open().unwrap();
+    assert_eq!(group.status().state, GroupState::Online);
+    for &(segment, generation) in &segments {
+        rig.bench.run(check_stripe(&group, stripe(segment, 0), generation)).unwrap();
+    }
 }
 
 #[test]
