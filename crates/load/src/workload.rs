@@ -240,7 +240,7 @@ impl Chooser {
 mod tests {
     use super::*;
 
-    /// Decides R-SCOPE-02 for the generator: the dealt mix is 70/30/0.1 within the
+    /// Decides R-SCOPE-02. For the generator: the dealt mix is 70/30/0.1 within the
     /// bounds after any number of operations from ten decks on.
     #[test]
     fn the_reference_mix_is_kept_at_every_moment() {

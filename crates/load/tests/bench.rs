@@ -45,7 +45,7 @@ async fn verify(journal: &Path) -> VerifyReport {
     load::verify::run_here(&arguments, Console::default()).await.unwrap()
 }
 
-/// Decides R-SCOPE-02 end to end: the mix measured at the server's answers.
+/// Decides R-SCOPE-02. End to end: the mix measured at the server's answers.
 #[test]
 fn a_good_server_passes_with_the_reference_mix_and_is_left_clean() {
     let options = "--mix 70/30/0.1 --ops 20000 --files 5 --file-size 2m --verify --verify-end --block-size 8k,64k";

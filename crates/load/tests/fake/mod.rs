@@ -318,6 +318,15 @@ fn nfs(disk: &mut Disk, procedure: u32, xdr: &mut Decoder<'_>, out: &mut Encoder
             }
         }
         16 | 17 => list(disk, id, procedure == 17, xdr, out)?,
+        18..=21 => facts(disk, id, procedure, out),
+        other => panic!("NFS procedure {other}"),
+    }
+    Ok(())
+}
+
+/// FSSTAT, FSINFO, PATHCONF and COMMIT.
+fn facts(disk: &Disk, id: u64, procedure: u32, out: &mut Encoder<'_>) {
+    match procedure {
         18 => {
             out.u32(0);
             optional(out, disk, id);
@@ -337,14 +346,12 @@ fn nfs(disk: &mut Disk, procedure: u32, xdr: &mut Decoder<'_>, out: &mut Encoder
             optional(out, disk, id);
             [32000, 255, 1, 1, 0, 1].into_iter().for_each(|word| out.u32(word));
         }
-        21 => {
+        _ => {
             out.u32(0);
             wcc(out, disk, id);
             out.u64(99);
         }
-        other => panic!("NFS procedure {other}"),
     }
-    Ok(())
 }
 
 fn children(disk: &mut Disk, id: u64) -> &mut BTreeMap<Vec<u8>, u64> {
