@@ -1,6 +1,6 @@
 //! Many clients at once, in many seeded orders, over a store that makes every call wait.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::result_large_err, missing_docs, reason = "tests")]
 
 mod lab;
 
