@@ -69,7 +69,11 @@ fn identical_bytes_get_the_identical_answer_and_have_one_effect() {
     for (what, args) in [
         (CREATE, create_args(&root, b"f")),
         (REMOVE, place(&root, b"f").into_bytes()),
-        ((100_003, 3, 9), { let mut out = place(&root, b"d"); out.words(&[0; 6]); out.into_bytes() }),
+        ((100_003, 3, 9), {
+            let mut out = place(&root, b"d");
+            out.words(&[0; 6]);
+            out.into_bytes()
+        }),
         ((100_003, 3, 13), place(&root, b"d").into_bytes()),
     ] {
         let record = client.record(what, &args);

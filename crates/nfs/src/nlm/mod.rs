@@ -209,7 +209,10 @@ impl Nlm {
         let shape = [Shape::Test, Shape::Lock, Shape::Cancel, Shape::Unlock][procedure as usize - 1];
         let args = decode(call, input, shape)?;
         let status = match shape {
-            Shape::Test => return Ok(self.test(call, &args, out).await),
+            Shape::Test => {
+                self.test(call, &args, out).await;
+                return Ok(());
+            }
             Shape::Lock => {
                 self.monitor(call, args.lock.name).await;
                 self.lock(call, &args).await
