@@ -6,7 +6,6 @@
 //! copied unnoticed (R-INT-03). Pages are simply written again by the next checkpoint.
 
 use base::ObjectId;
-use raid::StripeId;
 
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, OBJECT_ALIGN_BYTES, ObjectKind, Place};
 use crate::inner::Inner;
@@ -131,11 +130,6 @@ impl Inner {
         state.stripes.sub_live(place.stripe, place.object_bytes());
         state.changed = true;
         Ok(())
-    }
-
-    /// Stripes that are damaged beyond repair and were left alone.
-    pub async fn stuck_stripes(&self) -> Vec<StripeId> {
-        self.mover.lock().await.stuck.iter().copied().collect()
     }
 }
 

@@ -29,11 +29,6 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// A file with this head.
-    pub fn new(head: FileHead) -> OpenFile {
-        OpenFile { head, trims: SmallVec::new() }
-    }
-
     /// As stored.
     pub fn encode(&self) -> Vec<u8> {
         let head = &self.head;

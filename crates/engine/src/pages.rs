@@ -17,16 +17,13 @@ use std::rc::Rc;
 use quick_cache::UnitWeighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 
-use crate::format::{FormatError, PLACE_BYTES, Place, Take};
+use crate::format::{FormatError, Place, Take};
 use crate::hash::FixedState;
 use crate::page::Page;
 use crate::tree::{Missing, PageId, Pages};
 
 /// Entries in a table page.
 pub const TABLE_FANOUT: u64 = 128;
-/// Bytes of a table page on media.
-pub const TABLE_BYTES: usize = TABLE_FANOUT as usize * ENTRY_BYTES;
-const ENTRY_BYTES: usize = PLACE_BYTES + 8;
 const LEVEL_SHIFT: u32 = 56;
 
 impl PageId {
@@ -82,11 +79,6 @@ impl TablePage {
     /// Replaces entry `index` and returns what stood there.
     pub fn replace(&mut self, index: usize, entry: PageEntry) -> PageEntry {
         std::mem::replace(&mut self.entries[index], entry)
-    }
-
-    /// Whether it names no page.
-    pub fn is_empty(&self) -> bool {
-        !self.entries.iter().any(PageEntry::is_some)
     }
 
     /// As stored.

@@ -192,6 +192,17 @@ impl StripeTable {
         rows.collect()
     }
 
+    /// Stripes that are written and hold something, with their generations.
+    pub fn written(&self) -> Vec<(StripeId, u64)> {
+        let rows = self.segments.iter().flat_map(|(&segment, rows)| {
+            rows.iter()
+                .zip(0u32..)
+                .filter(|(row, _)| row.state == State::Written)
+                .map(move |(row, number)| (StripeId { segment, row: number }, row.generation))
+        });
+        rows.collect()
+    }
+
     fn usage(&mut self, stripe: StripeId) -> Usage {
         let row = *self.row(stripe);
         let generation = if row.live_bytes == 0 { 0 } else { row.generation };
