@@ -147,6 +147,8 @@ impl<S: Store> Filesystem<S> {
         let (passes, found) = self.hold(&[(dir, at.name)], &[]).await.map_err(bare)?;
         let inode = self.inode(dir).await.and_then(|inode| inode.ok_or(Refusal::Stale)).map_err(bare)?;
         let found = self.entry_of(found[0]).await.map_err(bare)?;
+        // The datastore may have been found empty and deleted while this waited.
+        self.datastore(inode.datastore).map_err(bare)?;
         let attr = self.attr(dir, &inode, None);
         Ok(Spot { _quiet: quiet, _passes: passes, rights, dir, inode, found, attr })
     }

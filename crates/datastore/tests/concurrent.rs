@@ -244,6 +244,35 @@ fn locks_exclude_and_every_waiter_is_served() {
     }
 }
 
+/// A datastore deleted because it is empty takes nothing with it that was acknowledged.
+#[test]
+fn a_datastore_deleted_as_empty_was_empty() {
+    let mut deleted = 0;
+    for seed in 0..100 {
+        let lab = Lab::on(Waiting::new(seed));
+        let (made, gone) = (RefCell::new(None), RefCell::new(None));
+        let all: Vec<Task<'_>> = vec![
+            Box::pin(async {
+                let at = Place { dir: &lab.root, name: b"disk" };
+                let created = lab.fs.create(&user(0), at, CreateHow::Guarded(SetAttr::default()), None).await;
+                *made.borrow_mut() = Some(created.map_err(|refused| refused.why));
+            }),
+            Box::pin(async {
+                let deletion = lab.fs.delete_datastore("vms", datastore::Deletion::IfEmpty).await;
+                *gone.borrow_mut() = Some(deletion);
+            }),
+        ];
+        run_all(all, seed);
+        match (made.take().unwrap(), gone.take().unwrap()) {
+            (Ok(made), Err(Refusal::NotEmpty)) => assert!(run(lab.fs.getattr(&user(0), &made.handle)).is_ok()),
+            (Err(Refusal::Stale), Ok(())) => deleted += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        lab.assert_clean();
+    }
+    assert!((1..100).contains(&deleted), "both orders were tried, {deleted} deletions");
+}
+
 /// A listing, a check and a removal of everything run beside each other.
 #[test]
 fn check_is_clean_while_the_tree_changes() {

@@ -94,6 +94,8 @@ impl<S: Store> Filesystem<S> {
                 tree = Some(self.tree.enter(WHOLE, Mode::Exclusive).await);
                 continue;
             }
+            // The datastore may have been deleted while this waited.
+            self.datastore(from.dir.datastore())?;
             return Ok(Held {
                 _tree: tree,
                 _passes: passes,
