@@ -2,7 +2,7 @@
 //! rpcbind versions 3 and 4 (section 2).
 //!
 //! Two uses. The server may answer such calls itself (over TCP and as single UDP
-//! datagrams) where no rpcbind runs. Or it registers with the rpcbind that runs there:
+//! datagrams, [`Service::datagram`](crate::Service::datagram)) where no rpcbind runs. Or it registers with the rpcbind that runs there:
 //! [`Registration`] gives the calls as bytes, sockets are the caller's.
 //!
 //! SET and UNSET are refused: the list is what this server serves, nothing else. CALLIT
@@ -10,7 +10,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::rpc::{self, Call, Credential, NotServed, Unserved};
+use crate::rpc::{self, Call, Credential, Unserved};
 use crate::xdr::{Decoder, Encoder, Malformed};
 
 /// Program number of portmapper and rpcbind.
@@ -136,28 +136,6 @@ impl Portmap {
             _ => return Err(Unserved::ProcedureUnavailable),
         }
         Ok(())
-    }
-
-    /// Answers one UDP datagram: any other program is not there, what is no call gets no
-    /// answer. The answer is never longer than a list of our own services, and only this
-    /// list is reachable over UDP.
-    pub fn datagram(&self, datagram: &[u8], local: IpAddr) -> Option<Vec<u8>> {
-        let mut out = Encoder::default();
-        match Call::decode(datagram) {
-            Err(NotServed::NotACall) => return None,
-            Err(NotServed::Denied { xid, why }) => rpc::encode_denied(&mut out, xid, why),
-            Ok((call, _)) if call.program != PROGRAM => {
-                rpc::encode_unserved(&mut out, call.xid, Unserved::ProgramUnavailable);
-            }
-            Ok((call, input)) => {
-                rpc::encode_success(&mut out, call.xid);
-                if let Err(why) = self.answer(&call, input, local, &mut out) {
-                    out.truncate(0);
-                    rpc::encode_unserved(&mut out, call.xid, why);
-                }
-            }
-        }
-        Some(out.into_bytes())
     }
 }
 
@@ -302,11 +280,23 @@ mod tests {
         Portmap { mappings: vec![mapping(100_003, 3, 2049), mapping(100_005, 3, 2050)] }
     }
 
+    /// The whole reply to a message.
+    fn reply(message: &[u8], local: IpAddr) -> Vec<u8> {
+        let (call, input) = Call::decode(message).unwrap();
+        let mut out = Encoder::default();
+        rpc::encode_success(&mut out, call.xid);
+        if let Err(why) = portmap().answer(&call, input, local, &mut out) {
+            out.truncate(0);
+            rpc::encode_unserved(&mut out, call.xid, why);
+        }
+        out.into_bytes()
+    }
+
     fn ask(version: u32, procedure: u32, write: impl FnOnce(&mut Encoder)) -> Vec<u8> {
         let mut out = Encoder::default();
         Call { xid: 1, program: PROGRAM, version, procedure, credential: Credential::None }.encode(&mut out);
         write(&mut out);
-        let reply = portmap().datagram(out.bytes(), IpAddr::from([10, 0, 0, 1])).unwrap();
+        let reply = reply(out.bytes(), IpAddr::from([10, 0, 0, 1]));
         let (_, results) = rpc::decode_reply(&reply).unwrap();
         results.map_or(Vec::new(), |results| results.rest().to_vec())
     }
@@ -330,14 +320,13 @@ mod tests {
         assert_eq!(list.len(), 2 * 20 + 4);
         assert_eq!(ask(2, 1, |out| out.words(&[1, 1, TCP, 1])), [0; 4]);
         assert_eq!(ask(2, 5, |_| ()), [], "CALLIT");
-        assert_eq!(portmap().datagram(&[0; 7], IpAddr::from([10, 0, 0, 1])), None);
     }
 
     #[test]
     fn a_lookup_finds_what_another_portmapper_lists() {
         let ask = |program| {
             let message = Lookup { program, version: 3, transport: Transport::Tcp }.message(9);
-            Lookup::port(&portmap().datagram(&message, IpAddr::from([127, 0, 0, 1])).unwrap(), 9)
+            Lookup::port(&reply(&message, IpAddr::from([127, 0, 0, 1])), 9)
         };
         assert_eq!((ask(100_003), ask(100_021)), (Some(2049), None));
     }
@@ -345,7 +334,7 @@ mod tests {
     #[test]
     fn a_registration_is_understood_by_a_portmapper() {
         let registration = Registration { mapping: portmap().mappings[0] };
-        let reply = portmap().datagram(&registration.set(77), IpAddr::from([127, 0, 0, 1])).unwrap();
+        let reply = reply(&registration.set(77), IpAddr::from([127, 0, 0, 1]));
         assert!(!Registration::is_done(&reply, 77), "ours refuses");
         let mut yes = Encoder::default();
         rpc::encode_success(&mut yes, 77);

@@ -182,11 +182,6 @@ impl<S: Store> Service<S> {
         &self.fs
     }
 
-    /// The portmapper, for datagrams.
-    pub fn portmap(&self) -> &Portmap {
-        &self.portmap
-    }
-
     /// The lock manager, for grants from elsewhere and calls to clients.
     pub fn nlm(&self) -> &Nlm {
         &self.nlm
@@ -237,6 +232,30 @@ impl<S: Store> Service<S> {
             self.serve(&request, input, &mut reply).await;
         }
         Answer::Reply(reply)
+    }
+
+    /// Answers one UDP datagram. Over UDP there are only the portmapper, without its long
+    /// list, and NSM (client machines announce their restarts that way): answers that are
+    /// hardly longer than the question, so nobody can be flooded through us. What is no
+    /// call gets no answer.
+    pub async fn datagram(&self, peer: &Peer, datagram: Buf) -> Option<Vec<u8>> {
+        const DUMP: u32 = 4;
+        if let Ok((call, _)) = peer.parsing.during(|| Call::decode(&datagram)) {
+            let why = match call.program {
+                portmap::PROGRAM if call.procedure == DUMP => Some(Unserved::ProcedureUnavailable),
+                portmap::PROGRAM | nsm::PROGRAM => None,
+                _ => Some(Unserved::ProgramUnavailable),
+            };
+            if let Some(why) = why {
+                let mut out = Encoder::default();
+                rpc::encode_unserved(&mut out, call.xid, why);
+                return Some(out.into_bytes());
+            }
+        }
+        match self.handle(peer, datagram).await {
+            Answer::Reply(reply) => Some(reply.message().to_vec()),
+            Answer::Hangup => None,
+        }
     }
 
     /// Serves a change unless it was served before.

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::{Client, Server, now};
-use nfs::rpc::Call;
+use nfs::rpc::{Call, Credential};
 use nfs::xdr::{Decoder, Encoder};
 
 const NLM: u32 = 100_021;
@@ -118,6 +118,30 @@ fn locks_outlive_the_server_and_end_with_their_machine() {
     assert_eq!(ask.call(&mut a, 2), GRANTED);
     notify(&mut a, b"host-a.example.org", 3);
     assert_eq!(ask.call(&mut b, 2), DENIED, "a late repeat frees nothing");
+}
+
+#[test]
+fn a_restart_is_announced_by_datagram_and_nothing_else_is_served_there() {
+    let (server, mut a, file) = start();
+    let mut b = server.client([10, 0, 0, 2]);
+    let ask = exclusive(&file, 1);
+    assert_eq!(ask.call(&mut a, 2), GRANTED);
+    let message = |program, procedure, write: &dyn Fn(&mut Encoder)| {
+        let mut out = Encoder::default();
+        Call { xid: 3, program, version: 1, procedure, credential: Credential::None }.encode(&mut out);
+        write(&mut out);
+        out.into_bytes()
+    };
+    let notify = message(100_024, 6, &|out| {
+        out.opaque(b"host-a");
+        out.u32(5);
+    });
+    let reply = server.datagram([10, 0, 0, 1], &notify).unwrap();
+    assert_eq!(nfs::rpc::decode_reply(&reply).unwrap().0, 3);
+    assert_eq!(ask.call(&mut b, 2), GRANTED);
+    let unserved = server.datagram([10, 0, 0, 1], &message(100_003, 0, &|_| ())).unwrap();
+    assert_eq!(unserved[20..], 1u32.to_be_bytes(), "no NFS over UDP");
+    assert_eq!(server.datagram([10, 0, 0, 1], &[0; 7]), None);
 }
 
 #[test]

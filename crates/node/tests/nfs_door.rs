@@ -155,7 +155,8 @@ fn the_portmapper_answers_datagrams() {
         tokio::task::spawn_local(answer_datagrams(server.service, socket));
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let mut call = Encoder::default();
-        Call { xid: 9, program: 100_000, version: 2, procedure: 4, credential: Credential::None }.encode(&mut call);
+        Call { xid: 9, program: 100_000, version: 2, procedure: 3, credential: Credential::None }.encode(&mut call);
+        call.words(&[100_003, 3, 6, 0]);
         client.send_to(call.bytes(), address).await.unwrap();
         let mut reply = [0; 512];
         let (len, _) = client.recv_from(&mut reply).await.unwrap();

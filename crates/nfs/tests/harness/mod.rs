@@ -159,8 +159,13 @@ impl Server {
         Server { service: open(&store, &world), store, world }
     }
 
+    /// The answer to a datagram.
+    pub fn datagram(&self, address: [u8; 4], message: &[u8]) -> Option<Vec<u8>> {
+        now(self.service.datagram(&peer(address), Buf::copy_from_slice(message)))
+    }
+
     pub fn client(&self, address: [u8; 4]) -> Client {
-        let peer = Peer::new(IpAddr::from(address), IpAddr::from([10, 0, 0, 100]));
+        let peer = peer(address);
         Client {
             wire: Box::new(connection(self.service.clone(), peer)),
             xid: 100,
@@ -168,6 +173,10 @@ impl Server {
             received: Vec::new(),
         }
     }
+}
+
+fn peer(address: [u8; 4]) -> Rc<Peer> {
+    Peer::new(IpAddr::from(address), IpAddr::from([10, 0, 0, 100]))
 }
 
 fn identity() -> Identity {

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::Buf;
 use engine::store::Store;
 use nfs::{Peer, Service};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -188,7 +189,7 @@ impl Drop for Place {
     }
 }
 
-/// Answers portmapper calls that come as datagrams, for ever.
+/// Answers portmapper and NSM calls that come as datagrams, for ever.
 pub async fn answer_datagrams<S: Store>(service: Rc<Service<S>>, socket: UdpSocket) {
     let mut datagram = [0; DATAGRAM_BYTES_MAX];
     loop {
@@ -197,7 +198,8 @@ pub async fn answer_datagrams<S: Store>(service: Rc<Service<S>>, socket: UdpSock
             continue;
         };
         let local = socket.local_addr().map_or(from.ip(), |local| local.ip());
-        if let Some(answer) = service.portmap().datagram(&datagram[..len], local) {
+        let peer = Peer::new(from.ip(), local);
+        if let Some(answer) = service.datagram(&peer, Buf::copy_from_slice(&datagram[..len])).await {
             // A lost answer is asked for again.
             let _ = socket.send_to(&answer, from).await;
         }
