@@ -50,6 +50,8 @@ mod usage;
 pub use attr::{Attr, FileKind, PreAttr, SetAttr, SetTime, Wcc};
 pub use caller::{Caller, GROUPS_MAX, NOBODY};
 pub use check::Finding;
+/// What users of [`Filesystem`] need to name of the store below it.
+pub use engine::store::{Piece, Store, WRITE_BYTES_MAX};
 pub use export::{DatastoreInfo, DatastoreOptions, Deletion, Export, Mounted, RootUser};
 pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};

@@ -229,7 +229,10 @@ fn locks_exclude_and_every_waiter_is_served() {
                 let (verdict, grants) = lab.fs.lock(&caller, file, lock(n), wait).await.unwrap();
                 assert!(grants.is_empty());
                 let mut mine = verdict == LockVerdict::Granted;
+                let mut looks = 0;
                 while !mine {
+                    looks += 1;
+                    assert!(looks < 10_000, "waiter {n} was forgotten");
                     // The callback, as the server would deliver it.
                     mine = granted.borrow().contains(&vec![n as u8]);
                     let _ = lab.store.head(file.file()).await;
