@@ -21,7 +21,7 @@ use std::task::Context;
 
 use base::Buf;
 use bytes::BytesMut;
-use engine::store::Store;
+use datastore::Store;
 
 use crate::inflight::InFlight;
 use crate::record::{Outbox, Receiver, Violation};

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use datastore::Store;
 use datastore::{Caller, Export, Filesystem, Refusal};
-use engine::store::Store;
 
 use crate::rpc::Unserved;
 use crate::server::Parsing;

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use base::Buf;
 use base::port::World;
+use datastore::Store;
 use datastore::{Caller, Filesystem, Refusal};
-use engine::store::Store;
 
 use crate::drc::{Begun, Drc, DrcCounts, Key, Ticket, Waited};
 use crate::mount::{self, Mounts};

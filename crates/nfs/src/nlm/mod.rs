@@ -22,9 +22,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::task::{Poll, Waker};
 
+use datastore::Store;
 use datastore::locks::{Grant, Lock, LockVerdict, LockWait};
 use datastore::{Caller, Filesystem, Refusal};
-use engine::store::Store;
 
 use crate::nsm::Restarted;
 use crate::rpc::{self, Call, Credential, Unserved};

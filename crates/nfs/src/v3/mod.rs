@@ -28,9 +28,9 @@ pub mod symlink;
 pub mod wire;
 pub mod write;
 
+use datastore::Store;
 use datastore::op::Created;
 use datastore::{Attr, Caller, Filesystem, Handle, Outcome, Refused, ReplyNote, Wcc};
-use engine::store::Store;
 
 use crate::drc::{Key, REPLY_BYTES_MAX};
 use crate::record::Reply;
@@ -43,7 +43,7 @@ mod prelude {
     pub(super) use base::Buf;
     pub(super) use datastore::op::Place;
     pub(super) use datastore::{Outcome, Wcc};
-    pub(super) use engine::store::{Store, WRITE_BYTES_MAX};
+    pub(super) use datastore::{Store, WRITE_BYTES_MAX};
 
     pub(super) use super::status::{NFS3_OK, TOO_SMALL, nfsstat3};
     pub(super) use super::{

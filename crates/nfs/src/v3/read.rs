@@ -1,7 +1,7 @@
 //! READ (RFC 1813 3.3.6). The data leave by handle, uncopied; holes leave from one run of
 //! zeros.
 
-use engine::store::Piece;
+use datastore::Piece;
 
 use super::prelude::*;
 
