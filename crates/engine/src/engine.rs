@@ -236,6 +236,10 @@ impl Inner {
         }
         let more = self.reclaim(mover, 4096).await?;
         self.make_room(mover).await?;
+        if self.journal_is_short() && !self.trim_would_help() {
+            // What keeps the journal may stand in a stripe that is not full yet.
+            mover.data.drain(self).await?;
+        }
         if self.checkpoint_is_due(mover) || (self.journal_is_filling() && self.trim_would_help()) {
             self.checkpoint(mover).await?;
         }
@@ -250,13 +254,21 @@ impl Inner {
         status.waiting > 0 || status.fill_bytes > status.capacity_bytes / 3
     }
 
-    /// Whether a checkpoint would let the journal forget a good part.
+    /// Whether writers wait for the journal, or soon will.
+    fn journal_is_short(&self) -> bool {
+        let status = self.journal.status();
+        status.waiting > 0 || status.fill_bytes > status.capacity_bytes / 3 * 2
+    }
+
+    /// Whether a checkpoint would let the journal forget a good part, or anything while
+    /// writers wait.
     fn trim_would_help(&self) -> bool {
         let status = self.journal.status();
         let state = self.state.borrow();
         let through = state.staged.first_unsettled().map_or(state.applied_through, |first| first - 1);
         let all = status.stable_through.0.saturating_sub(status.trimmed_through.0).max(1);
-        through.saturating_sub(status.trimmed_through.0) * 3 >= all
+        let forgotten = through.saturating_sub(status.trimmed_through.0);
+        forgotten * 3 >= all || (status.waiting > 0 && forgotten > 0)
     }
 
     fn checkpoint_is_due(&self, mover: &Mover) -> bool {

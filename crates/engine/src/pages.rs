@@ -11,7 +11,7 @@
 //! *clean* (may be dropped from memory at any time). Changing a page that is being
 //! written copies it first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use quick_cache::UnitWeighter;
@@ -125,7 +125,8 @@ pub struct PageStore {
     root: TableRoot,
     next_number: u64,
     free_numbers: Vec<u64>,
-    freed: Vec<PageId>,
+    /// Freed since the last checkpoint began; on media they still stand.
+    freed: BTreeSet<PageId>,
 }
 
 impl PageStore {
@@ -141,7 +142,7 @@ impl PageStore {
             root,
             next_number: next_number.max(1),
             free_numbers: Vec::new(),
-            freed: Vec::new(),
+            freed: BTreeSet::new(),
         }
     }
 
@@ -165,7 +166,8 @@ impl PageStore {
         if let Some(page) = self.tables_writing.get(&id).or_else(|| self.tables.get(&id)) {
             return Ok(page.clone());
         }
-        if self.above_root(id) { Ok(Rc::new(TablePage::default())) } else { Err(Missing(id)) }
+        // One that was never written names nothing yet.
+        if self.entry(id)?.is_some() { Err(Missing(id)) } else { Ok(Rc::new(TablePage::default())) }
     }
 
     /// Whether the page table does not reach to `id` (yet).
@@ -203,8 +205,12 @@ impl PageStore {
         }
     }
 
-    /// Makes the next checkpoint write the page again, as when its stripe is cleaned.
+    /// Makes the next checkpoint write the page again, as when its stripe is cleaned. One
+    /// that no tree has any more stays gone, though media still know it.
     pub fn touch(&mut self, id: PageId) -> Result<(), Missing> {
+        if self.freed.contains(&id) {
+            return Ok(());
+        }
         self.page(id)?;
         self.page_mut(id, |_| ());
         Ok(())
@@ -215,7 +221,7 @@ impl PageStore {
         debug_assert!(self.writing.is_empty(), "one checkpoint at a time");
         self.writing = std::mem::take(&mut self.dirty);
         let pages = self.writing.iter().map(|(id, page)| (*id, page.clone())).collect();
-        (pages, std::mem::take(&mut self.freed))
+        (pages, std::mem::take(&mut self.freed).into_iter().collect())
     }
 
     /// Within a checkpoint: the table page has changed.
@@ -274,6 +280,40 @@ impl Pages for PageStore {
     fn free(&mut self, id: PageId) {
         self.dirty.remove(&id);
         self.clean.remove(&id);
-        self.freed.push(id);
+        self.freed.insert(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Place;
+
+    fn entry(version: u64) -> PageEntry {
+        PageEntry { place: Place { stored_bytes: 9, ..Place::default() }, version }
+    }
+
+    #[test]
+    fn a_table_that_was_never_written_names_nothing_and_is_not_looked_for() {
+        let mut store = PageStore::new(TableRoot { level: 2, entry: entry(1) }, 300, 64);
+        let mut top = TablePage::default();
+        top.replace(0, entry(1));
+        store.install_table(PageId::at_level(2, 0), top);
+        assert_eq!(store.entry(PageId(5)), Err(Missing(PageId::at_level(1, 0))), "written, and not in memory");
+        assert_eq!(store.entry(PageId(300)), Ok(PageEntry::default()));
+        assert!(store.table(PageId::at_level(1, 2)).is_ok());
+    }
+
+    #[test]
+    fn a_freed_page_is_not_brought_back_by_the_cleaner() {
+        let mut store = PageStore::new(TableRoot::default(), 1, 64);
+        let id = store.add(Page::new(1, 0));
+        let (written, _) = store.collect();
+        assert_eq!(written.len(), 1);
+        store.finish(&[]);
+        store.free(id);
+        assert_eq!(store.touch(id), Ok(()));
+        let (written, freed) = store.collect();
+        assert_eq!((written.len(), freed), (0, vec![id]));
     }
 }

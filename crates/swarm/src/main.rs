@@ -1,5 +1,6 @@
 //! `swarm --seeds N [--from S]` runs seeds; `swarm --seed S [--trace]` replays one.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -40,13 +41,15 @@ fn parse() -> Result<Args, String> {
     Ok(args)
 }
 
+thread_local! {
+    /// What this thread's last panic said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 /// Runs a seed; what went wrong in words otherwise.
 fn attempt(seed: u64, trace: bool) -> Result<Report, String> {
     let sink = trace.then(|| Box::new(|line: &str| println!("{line}")) as Box<dyn FnMut(&str)>);
-    catch_unwind(AssertUnwindSafe(|| run(seed, sink))).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-    })
+    catch_unwind(AssertUnwindSafe(|| run(seed, sink))).map_err(|_| LAST_PANIC.take())
 }
 
 fn attempt_twice(seed: u64) -> Result<Report, String> {
@@ -150,6 +153,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if args.seed.is_none() {
+        // Many seeds: keep what a panic says for the summary, without a backtrace each.
+        std::panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
+    }
     let started = Instant::now();
     let totals = match args.seed {
         Some(seed) => {

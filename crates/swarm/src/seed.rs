@@ -60,6 +60,8 @@ struct Seed {
     shared: Vec<FileId>,
     operations: u64,
     report: RefCell<Report>,
+    /// The engine of the present life, to say how it was when something went wrong.
+    engine: RefCell<Option<Engine>>,
 }
 
 /// Runs a seed. Panics at the first thing that must not be.
@@ -105,6 +107,7 @@ impl Seed {
             shared: Vec::new(),
             operations,
             report: RefCell::default(),
+            engine: RefCell::default(),
         }
     }
 
@@ -120,7 +123,8 @@ impl Seed {
             engine.commit(files.iter().map(create).collect()).await.expect("an empty pool has room");
             files
         });
-        self.shared = shared.done();
+        self.shared = self.done(shared);
+        self.engine.take();
         self.pool.crash_process(&node);
         self.faults.borrow().begin(&self.pool);
     }
@@ -140,8 +144,9 @@ impl Seed {
                 self.report.borrow_mut().crashes += 1;
                 true
             }
-            other => other.done(),
+            other => self.done(other),
         };
+        self.engine.take();
         if self.rng.borrow_mut().percent(70) {
             self.pool.cut_power(&node);
         } else {
@@ -185,8 +190,23 @@ impl Seed {
     async fn open(&self, node: &SimNode) -> Option<(Engine, engine::Opened)> {
         self.report.borrow_mut().lives += 1;
         match self.pool.open(node).await {
-            Ok(opened) => Some(opened),
+            Ok(opened) => {
+                self.engine.replace(Some(opened.0.clone()));
+                Some(opened)
+            }
             Err(refused) => panic!("not opened: {refused:?}"),
+        }
+    }
+
+    /// The result of a run that must have finished.
+    fn done<T>(&self, end: RunEnd<T>) -> T {
+        if let RunEnd::Done(value) = end {
+            return value;
+        }
+        let why = if matches!(end, RunEnd::Stuck) { "stuck" } else { "out of simulated time" };
+        match self.engine.take() {
+            Some(engine) => self.panic_stopped(&engine, why),
+            None => panic!("{why} while the pool was being opened"),
         }
     }
 
@@ -198,7 +218,14 @@ impl Seed {
 
     fn panic_stopped(&self, engine: &Engine, what: &str) -> ! {
         let drives: Vec<_> = engine.group().status().drives.iter().map(|drive| drive.state).collect();
-        panic!("{what}: {:?}; drives {drives:?}; journal {:?}", engine.take_events(), engine.journal_status());
+        panic!(
+            "{what}: {:?}; {:?}; {:?}; drives {drives:?}; {:?}; {:?}",
+            engine.take_events(),
+            engine.status(),
+            engine.group().space(),
+            engine.journal_status(),
+            engine.counters(),
+        );
     }
 
     fn start_clients(&self, node: &SimNode, engine: &Engine) -> Rc<Cell<usize>> {
@@ -261,7 +288,8 @@ impl Seed {
             self.refuse_stop(&engine);
             self.report.borrow_mut().checkpoints += engine.counters().checkpoints;
         };
-        self.world.run_until(healing).done();
+        self.done(self.world.run_until(healing));
+        self.engine.take();
         self.pool.cut_power(&node);
     }
 
