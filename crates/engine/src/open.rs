@@ -139,6 +139,7 @@ impl Engine {
         let opened = Opened { replayed: recovered.records.len(), blocked: recovered.blocked, legs: recovered.legs };
         let engine = Engine::assemble(group, journal, world, options, (state, mover));
         engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
+        engine.inner.state.borrow_mut().replaying = false;
         engine.run();
         Ok((engine, opened))
     }
@@ -166,6 +167,7 @@ fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options,
         lost: blocked.iter().flat_map(blocks_of).collect(),
         gone_objects: Vec::new(),
         changed: false,
+        replaying: true,
     }
 }
 

@@ -113,6 +113,9 @@ pub struct State {
     pub gone_objects: Vec<ObjectId>,
     /// Something has changed since the last checkpoint.
     pub changed: bool,
+    /// Records come from the journal that was found at opening: part of their effects
+    /// may be there already.
+    pub replaying: bool,
 }
 
 pub(crate) fn file_key(file: FileId) -> [u8; 8] {
@@ -464,7 +467,9 @@ impl State {
     fn set_size(&mut self, file: FileId, size_bytes: u64, stamp: Stamp) {
         let Some(open) = self.files.get_mut(file) else { return };
         let before = std::mem::replace(&mut open.head.size_bytes, size_bytes);
-        if size_bytes < before {
+        // A cut that is redone may find the size as it left it, but the rest of the last
+        // block as it was before: those zeros had only been staged.
+        if size_bytes < before || (self.replaying && size_bytes == before) {
             let (keep, end) = (size_bytes.div_ceil(BLOCK_BYTES), before.div_ceil(BLOCK_BYTES));
             if open.cut(keep, end) {
                 self.put(RECLAIM, &file_key(file), RECLAIM_TRIMS).expect("prepared");

@@ -205,7 +205,8 @@ impl Client {
         };
         let theirs = model_bytes(&self.model.borrow(), (file, offset, len));
         if let Some(at) = first_difference(&ours, &theirs) {
-            panic!("file {file} differs at {} (read of {len} at {offset})", offset + at);
+            let excerpt = excerpt(&ours, &theirs, at);
+            panic!("file {file} differs at {} (read of {len} at {offset}): {excerpt}", offset + at);
         }
         true
     }
@@ -252,8 +253,9 @@ impl Client {
                 let len = 4 * SPAN_BYTES as usize;
                 let read = engine.read(file, start, len).await;
                 let ours = bytes_of(&read.unwrap_or_else(|refusal| panic!("{refusal}: file {file}")));
-                if let Some(at) = first_difference(&ours, &model_bytes(&self.model.borrow(), (file, start, len))) {
-                    return Some(format!("file {file} differs at {}", start + at));
+                let theirs = model_bytes(&self.model.borrow(), (file, start, len));
+                if let Some(at) = first_difference(&ours, &theirs) {
+                    return Some(format!("file {file} differs at {}: {}", start + at, excerpt(&ours, &theirs, at)));
                 }
             }
         }
@@ -299,6 +301,12 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<u64> {
         return Some(a.len().min(b.len()) as u64);
     }
     a.iter().zip(b).position(|(a, b)| a != b).map(|at| at as u64)
+}
+
+fn excerpt(ours: &[u8], theirs: &[u8], at: u64) -> String {
+    let few = |bytes: &[u8]| bytes.iter().skip(at as usize).take(8).copied().collect::<Vec<u8>>();
+    let differing = ours.iter().zip(theirs).filter(|(a, b)| a != b).count();
+    format!("{:?} instead of {:?}, {differing} bytes in all", few(ours), few(theirs))
 }
 
 fn summary(op: &Op) -> String {
