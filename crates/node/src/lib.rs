@@ -11,6 +11,7 @@
 
 mod backend;
 mod config;
+mod events;
 mod facts;
 mod metrics;
 pub mod nfs_door;
@@ -69,13 +70,14 @@ async fn run(config: StoreConfig, ready: impl FnOnce(&Ready), stop: impl Future<
     ready(&Ready { api: api_at, ..shard.ready });
     let defect = tokio::select! {
         biased;
-        () = shard.until_defect() => true,
-        () = stop => false,
+        why = shard.until_defect() => Some(why),
+        () = stop => None,
     };
     stop_api.send_replace(true);
-    if defect {
+    if let Some(why) = defect {
         // What is in memory is not to be trusted: no checkpoint; the journal has it all.
-        return Err(Problem::new(&codes::BUG, "the store stopped because a part of it panicked"));
+        return Err(Problem::new(&codes::BUG, format!("the store stopped because {why}"))
+            .note("every acknowledged write is in the journal and is replayed at the next start"));
     }
     shard.stop().await
 }

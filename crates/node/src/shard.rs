@@ -17,6 +17,7 @@ use nfs::{Mapping, Portmap, Service, Transport, mount, nlm, nsm, v3};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::StoreConfig;
+use crate::events::log_until_stopped;
 use crate::nfs_door::{Door, answer_datagrams, call_clients, register, unregister};
 use crate::pool;
 use crate::ready::{Ready, bind, bind_datagrams};
@@ -102,9 +103,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Returns when the store must not go on: a panic outside a decoder.
-    pub async fn until_defect(&self) {
-        self.door.until_defect().await;
+    /// Returns when the store must not go on: a panic outside a decoder, or an engine that
+    /// has stopped and must be opened again.
+    pub async fn until_defect(self: &Rc<Self>) -> &'static str {
+        tokio::select! {
+            biased;
+            () = self.door.until_defect() => "a part of it panicked",
+            () = log_until_stopped(self.clone()) => "it can no longer make acknowledged writes durable",
+        }
     }
 
     /// Stops serving, then makes everything durable outside the journal.
