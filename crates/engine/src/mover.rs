@@ -10,7 +10,7 @@ use base::{BufMut, MediaCheck};
 use raid::{Group, StripeId, WriteFault};
 use tokio::sync::oneshot;
 
-use crate::format::{Descriptor, Place, object_bytes};
+use crate::format::{DESCRIPTOR_BYTES, Descriptor, Place, object_bytes};
 use crate::inner::Inner;
 use crate::root::Root;
 use crate::state::Item;
@@ -138,7 +138,9 @@ impl Stream {
         let open = self.open.as_mut().expect("room was made");
         let offset_bytes = open.offset_bytes();
         let object = &mut open.units[open.unit][open.at..open.at + bytes];
-        fill(&mut object[crate::format::DESCRIPTOR_BYTES..]);
+        // The buffer holds old bytes, and those behind a short payload would be stored.
+        object[DESCRIPTOR_BYTES + descriptor.stored_bytes as usize..].fill(0);
+        fill(&mut object[DESCRIPTOR_BYTES..]);
         let check: MediaCheck = descriptor.seal(object);
         open.at += bytes;
         Ok(Place { stripe: open.stripe, offset_bytes, stored_bytes: descriptor.stored_bytes, check })

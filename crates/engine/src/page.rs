@@ -42,6 +42,7 @@ impl Page {
         page
     }
 
+    #[inline]
     fn u16_at(&self, at: usize) -> usize {
         usize::from(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]))
     }
@@ -51,6 +52,7 @@ impl Page {
     }
 
     /// Number of entries.
+    #[inline]
     pub fn count(&self) -> usize {
         self.u16_at(0)
     }
@@ -73,6 +75,7 @@ impl Page {
         self.bytes[7]
     }
 
+    #[inline]
     fn slot(&self, index: usize) -> usize {
         self.u16_at(HEADER_BYTES + index * SLOT_BYTES)
     }
@@ -87,6 +90,7 @@ impl Page {
     }
 
     /// Key of entry `index`.
+    #[inline]
     pub fn key(&self, index: usize) -> &[u8] {
         let at = self.slot(index);
         let from = at + ENTRY_HEADER_BYTES;
@@ -94,6 +98,7 @@ impl Page {
     }
 
     /// Value of entry `index`.
+    #[inline]
     pub fn value(&self, index: usize) -> &[u8] {
         let at = self.slot(index);
         let from = at + ENTRY_HEADER_BYTES + self.u16_at(at);

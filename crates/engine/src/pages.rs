@@ -18,7 +18,7 @@ use quick_cache::UnitWeighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 
 use crate::format::{FormatError, Place, Take};
-use crate::hash::FixedState;
+use crate::hash::{FixedMap, FixedState};
 use crate::page::Page;
 use crate::tree::{Missing, PageId, Pages};
 
@@ -117,8 +117,8 @@ fn clean_cache<T>(pages: usize) -> Clean<T> {
 
 /// All pages that are in memory.
 pub struct PageStore {
-    dirty: BTreeMap<PageId, Rc<Page>>,
-    writing: BTreeMap<PageId, Rc<Page>>,
+    dirty: FixedMap<PageId, Rc<Page>>,
+    writing: FixedMap<PageId, Rc<Page>>,
     clean: Clean<Page>,
     tables_writing: BTreeMap<PageId, Rc<TablePage>>,
     tables: Clean<TablePage>,
@@ -134,8 +134,8 @@ impl PageStore {
     /// `next_number` on were never used.
     pub fn new(root: TableRoot, next_number: u64, clean_pages: usize) -> PageStore {
         PageStore {
-            dirty: BTreeMap::new(),
-            writing: BTreeMap::new(),
+            dirty: FixedMap::default(),
+            writing: FixedMap::default(),
             clean: clean_cache(clean_pages.max(64)),
             tables_writing: BTreeMap::new(),
             tables: clean_cache((clean_pages / 16).max(64)),
@@ -220,8 +220,14 @@ impl PageStore {
     pub fn collect(&mut self) -> (Vec<(PageId, Rc<Page>)>, Vec<PageId>) {
         debug_assert!(self.writing.is_empty(), "one checkpoint at a time");
         self.writing = std::mem::take(&mut self.dirty);
-        let pages = self.writing.iter().map(|(id, page)| (*id, page.clone())).collect();
-        (pages, std::mem::take(&mut self.freed).into_iter().collect())
+        (self.writing_in_order(), std::mem::take(&mut self.freed).into_iter().collect())
+    }
+
+    /// The pages being written, by id: the order of a map must not decide where they go.
+    fn writing_in_order(&self) -> Vec<(PageId, Rc<Page>)> {
+        let mut pages: Vec<_> = self.writing.iter().map(|(id, page)| (*id, page.clone())).collect();
+        pages.sort_unstable_by_key(|(id, _)| *id);
+        pages
     }
 
     /// Within a checkpoint: the table page has changed.
@@ -238,7 +244,9 @@ impl PageStore {
     /// The checkpoint's root is durable: what it wrote is clean, freed numbers may serve
     /// again.
     pub fn finish(&mut self, freed: &[PageId]) {
-        for (id, page) in std::mem::take(&mut self.writing) {
+        let written = self.writing_in_order();
+        self.writing.clear();
+        for (id, page) in written {
             if !self.dirty.contains_key(&id) && !self.freed.contains(&id) {
                 self.clean.insert(id, page);
             }

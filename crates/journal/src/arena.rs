@@ -18,18 +18,21 @@ const SPENT_MAX: usize = 16;
 pub(crate) struct Arenas {
     arena_bytes: usize,
     current: BytesMut,
+    /// Bytes of the arena not cut off yet. Not its capacity, which varies with where the
+    /// allocator put it: the same records must make the same batches everywhere.
+    left_bytes: usize,
     spent: VecDeque<BytesMut>,
 }
 
 impl Arenas {
     pub(crate) fn new(arena_bytes: usize) -> Arenas {
         let arena_bytes = arena_bytes.next_multiple_of(BLOCK);
-        Arenas { arena_bytes, current: BytesMut::new(), spent: VecDeque::new() }
+        Arenas { arena_bytes, current: BytesMut::new(), left_bytes: 0, spent: VecDeque::new() }
     }
 
     /// Whether the batch being built can grow by `more_bytes` in this arena.
     pub(crate) fn has_room(&self, more_bytes: usize) -> bool {
-        (self.current.len() + more_bytes).next_multiple_of(BLOCK) <= self.current.capacity()
+        (self.current.len() + more_bytes).next_multiple_of(BLOCK) <= self.left_bytes
     }
 
     /// The batch being built; grow it only within [`has_room`](Arenas::has_room).
@@ -40,6 +43,7 @@ impl Arenas {
     /// Ends the batch: pads it with zeros to a block and cuts it off.
     pub(crate) fn cut(&mut self) -> BytesMut {
         self.current.resize(self.current.len().next_multiple_of(BLOCK), 0);
+        self.left_bytes -= self.current.len();
         self.current.split()
     }
 
@@ -60,6 +64,7 @@ impl Arenas {
         }
         let skip = raw.spare_capacity_mut().as_ptr().align_offset(BLOCK);
         self.current = raw.split_off(skip);
+        self.left_bytes = self.arena_bytes;
     }
 }
 

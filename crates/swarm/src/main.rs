@@ -54,8 +54,11 @@ fn attempt(seed: u64, trace: bool) -> Result<Report, String> {
 
 fn attempt_twice(seed: u64) -> Result<Report, String> {
     let report = attempt(seed, false)?;
-    if seed.is_multiple_of(TWICE_EVERY) && attempt(seed, false)? != report {
-        return Err("two runs of this seed differ".to_owned());
+    if seed.is_multiple_of(TWICE_EVERY) {
+        let again = attempt(seed, false)?;
+        if again != report {
+            return Err(format!("two runs of this seed differ:\n  {report:?}\n  {again:?}"));
+        }
     }
     Ok(report)
 }
