@@ -91,7 +91,7 @@ impl Shard {
         };
         Drive {
             pool: self.config.pool.clone(),
-            slot: u32::from(drive.slot.0),
+            slot: u32::from(drive.slot.0) + 1,
             path: drive.serial.clone(),
             serial: Some(drive.serial.clone()),
             state,

@@ -31,6 +31,7 @@ use tokio::task::LocalSet;
 
 pub use config::StoreConfig;
 pub use ready::Ready;
+pub use world_real::{create_sparse_file, create_zeroed_file};
 
 fn runtime() -> Result<Runtime, Problem> {
     Builder::new_current_thread()

@@ -1,1 +1,104 @@
-fn main() {}
+//! `vmhold`, the program: one binary for the server, the demo and everything a person or
+//! script asks of them.
+//!
+//! Promises: a command prints one document, or one problem that says what, why and what to
+//! do; it ends with the exit code of that problem; it changes nothing it was not asked to.
+//!
+//! ```text
+//!  cli                          what can be typed
+//!  say   consent                what is printed, what is asked
+//!  place   process   appliance  the folder of a store, its process, its API
+//!  store_command  pool_command  datastore_command  load_command   one per noun
+//!  serve   log_lines            the server
+//!  quickstart                   the demo: make, start, break, check, remove
+//! ```
+//!
+//! Must not know: how anything is stored; it only asks `node` to serve and talks to the API.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod appliance;
+mod cli;
+mod consent;
+mod datastore_command;
+mod load_command;
+mod log_lines;
+mod panic_report;
+mod place;
+mod pool_command;
+mod process;
+mod quickstart;
+mod say;
+mod serve;
+mod store_command;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use control::{Exit, Problem, codes};
+
+use crate::cli::{Cli, Noun};
+use crate::say::Say;
+
+fn main() -> ExitCode {
+    panic_report::install();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unusable(&error),
+    };
+    let say = Say::of(&cli.global);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&cli, &say)));
+    match outcome {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(problem)) => {
+            say.problem(&problem);
+            problem.exit().into()
+        }
+        Err(_) => {
+            // The hook has told it to people already.
+            let problem = Problem::new(&codes::BUG, "vmhold stopped because a part of it panicked");
+            say.problem_document(&problem);
+            problem.exit().into()
+        }
+    }
+}
+
+fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
+    let global = &cli.global;
+    match &cli.noun {
+        Noun::Serve(command) => serve::run(command, global, say),
+        Noun::Quickstart(command) => quickstart::run(command, global, say),
+        Noun::Status => store_command::status(global, say),
+        Noun::Fsck => store_command::fsck(global, say),
+        Noun::Checkpoint => store_command::checkpoint(global, say),
+        Noun::Explain { code } => store_command::explain(code, say),
+        Noun::Version => store_command::version(say),
+        Noun::Pool(command) => pool_command::run(command, global, say),
+        Noun::Drive(command) => pool_command::drives(command, global, say),
+        Noun::Datastore(command) => datastore_command::run(command, global, say),
+        Noun::Bench(command) => load_command::bench(command, global, say),
+        Noun::Nfs(command) => load_command::nfs(command, say),
+        Noun::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "vmhold", &mut script);
+            say.raw(&script);
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// A command line that says nothing sensible, or asks for help.
+fn unusable(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the terminal is gone.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Exit::Success.into();
+    }
+    if std::env::args_os().any(|word| word == "--json") {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Say::json().problem_document(&Problem::new(&codes::BAD_INPUT, what));
+    }
+    Exit::Usage.into()
+}

@@ -1,0 +1,265 @@
+//! What can be typed: nouns, verbs, and the options that mean the same everywhere.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use load::command::{BenchCommand, NfsCommand};
+use load::workload::parse_bytes;
+
+use crate::quickstart::QuickstartCommand;
+
+const EXAMPLES: &str = "\
+Examples:
+  vmhold quickstart --background          a store in ./vmhold-demo
+  vmhold status                           health, what can be lost, load
+  vmhold datastore mount-info demo --for proxmox
+  vmhold explain VH1021
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 refused, 6 not
+confirmed, 7 timed out, 8 unreachable, 130 interrupted.
+Texts may change at any time; scripts use --json.";
+
+/// Storage for virtual machines: NFS on a RAID-6 pool of its own
+#[derive(Debug, Parser)]
+#[command(name = "vmhold", version, after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = false)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What it is about.
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Folder of the store or demo
+    #[arg(long, global = true, env = "VMHOLD_DIR", default_value = "./vmhold-demo", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Address of the API, instead of the one in the folder
+    #[arg(long, global = true, env = "VMHOLD_API", value_name = "ADDR")]
+    pub api: Option<SocketAddr>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Never ask
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Confirm a severe step by the name of what it is about
+    #[arg(long, global = true, value_name = "NAME")]
+    pub confirm: Option<String>,
+    /// Answer yes to questions (not to those that need a name)
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Say nothing when all is well
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// No colour, no progress bars
+    #[arg(long, global = true, env = "NO_COLOR", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_color: bool,
+    /// Wait this long for an answer [default: 10s; fsck and checkpoint 1h]
+    #[arg(long, global = true, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+}
+
+/// Nouns, and verbs that need none.
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// A store on this machine to try and to break; run, resume, check, break, destroy
+    Quickstart(Box<QuickstartCommand>),
+    /// One screen: health, what can be lost, load
+    Status,
+    /// Pools
+    Pool(PoolCommand),
+    /// Drives
+    Drive(DriveCommand),
+    /// Datastores: exports that hold VMs
+    Datastore(DatastoreCommand),
+    /// Check every reference and object of the live store
+    Fsck,
+    /// Bring everything from the journal to the drives now
+    Checkpoint,
+    /// What a code means and what to do (offline)
+    Explain {
+        /// VH1021, 1021 or DRIVE_FAILED
+        code: String,
+    },
+    /// Drive an NFSv3 server and measure, or prove what was written
+    Bench(Box<BenchCommand>),
+    /// Files on an NFSv3 server, without mounting it
+    Nfs(Box<NfsCommand>),
+    /// Run the server
+    Serve(ServeCommand),
+    /// A completion script for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Versions of program and API
+    Version,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_HELP)]
+pub struct ServeCommand {
+    /// Configuration [default: vmhold.toml in the folder of --dir]
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub config: Option<PathBuf>,
+    /// Let the API, which has no login yet, listen where others can reach it
+    #[arg(long)]
+    pub i_understand_insecure: bool,
+    /// Stop when standard input ends, unless it said `detach`
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
+}
+
+const SERVE_HELP: &str = "\
+Stops on SIGTERM and SIGINT with a checkpoint. Log lines go to standard error, logfmt on a
+terminal and else JSON; VMHOLD_LOG sets the level, as in VMHOLD_LOG=debug.
+
+Keys of the configuration (TOML; paths are relative to the file):
+  site, pool      names
+  drives          drive files or block devices
+  journal         one or two journal legs
+  nfs, api        addresses with port
+  mount           address of MOUNT and NLM, if not that of NFS
+  portmap         answer as portmapper on port 111 of the NFS address
+  rpcbind         register with this machine's rpcbind
+  cache_bytes     memory for blocks that were read";
+
+/// `pool`.
+#[derive(Debug, Args)]
+pub struct PoolCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: PoolAction,
+}
+
+/// Verbs of `pool`.
+#[derive(Debug, Subcommand)]
+pub enum PoolAction {
+    /// All pools
+    List,
+    /// One pool
+    Show {
+        /// Its name
+        name: String,
+        /// With its drives side by side
+        #[arg(long)]
+        map: bool,
+    },
+    /// Make a pool of empty drives and write the configuration that serves it
+    Create(Box<PoolCreate>),
+}
+
+/// `pool create`.
+#[derive(Debug, Args)]
+pub struct PoolCreate {
+    /// Name
+    pub name: String,
+    /// Drive files or block devices
+    #[arg(long = "drive", required = true, num_args = 1.., value_name = "PATH")]
+    pub drives: Vec<PathBuf>,
+    /// One or two journal legs: persistent memory, devices, files
+    #[arg(long, required = true, num_args = 1..=2, value_name = "PATH")]
+    pub journal: Vec<PathBuf>,
+    /// Make drive files that do not exist, this large and sparse
+    #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
+    pub drive_size: Option<u64>,
+    /// Make journal files that do not exist, this large
+    #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
+    pub journal_size: Option<u64>,
+    /// Configuration to write [default: vmhold.toml in the folder of --dir]
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub config: Option<PathBuf>,
+    /// First datastore
+    #[arg(long, value_name = "NAME")]
+    pub datastore: Option<String>,
+    /// Name of the site
+    #[arg(long, default_value = "site-a")]
+    pub site: String,
+    /// Address of NFS
+    #[arg(long, default_value = "127.0.0.1:2049", value_name = "ADDR")]
+    pub nfs: SocketAddr,
+    /// Answer as portmapper on port 111 of the NFS address
+    #[arg(long)]
+    pub portmap: bool,
+    /// Register with this machine's rpcbind
+    #[arg(long)]
+    pub rpcbind: bool,
+    /// Most data units of a stripe
+    #[arg(long, value_name = "N")]
+    pub stripe_data: Option<u8>,
+    /// Bytes of a stripe unit
+    #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
+    pub unit: Option<u64>,
+}
+
+/// `drive`.
+#[derive(Debug, Args)]
+pub struct DriveCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: DriveAction,
+}
+
+/// Verbs of `drive`.
+#[derive(Debug, Subcommand)]
+pub enum DriveAction {
+    /// All drives
+    List,
+    /// One drive
+    Show {
+        /// POOL/SLOT, as in flash0/3
+        id: String,
+    },
+}
+
+/// `datastore`.
+#[derive(Debug, Args)]
+pub struct DatastoreCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: DatastoreAction,
+}
+
+/// Verbs of `datastore`.
+#[derive(Debug, Subcommand)]
+pub enum DatastoreAction {
+    /// All datastores
+    List,
+    /// One datastore
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Make one; hosts can mount it at once
+    Create {
+        /// Its name, which is also the export path
+        name: String,
+        /// Make root of clients nobody (hypervisors need root)
+        #[arg(long)]
+        root_squash: bool,
+        /// Networks that may mount it, as in 10.0.0.0/8 [default: everyone]
+        #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+        allow: Vec<String>,
+    },
+    /// Delete one with everything in it
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// The command that mounts it
+    MountInfo {
+        /// Its name
+        name: String,
+        /// proxmox, esxi, xcp-ng, libvirt or linux
+        #[arg(long = "for", default_value = "linux", value_name = "PLATFORM")]
+        platform: String,
+    },
+}

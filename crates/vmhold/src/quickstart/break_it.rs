@@ -1,0 +1,256 @@
+//! `quickstart break`: lose a drive, flip bits, kill the server. What would lose data is
+//! refused: the point is to see what a store survives.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use control::status::Status;
+use control::{Document, Envelope, Exit, Problem, codes};
+use rustix::fs::SeekFrom;
+use rustix::process::Signal;
+use serde::Serialize;
+
+use crate::appliance;
+use crate::cli::Global;
+use crate::place::{Place, unusable};
+use crate::quickstart::manifest::Manifest;
+use crate::quickstart::running;
+use crate::say::Say;
+
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// `quickstart break`.
+#[derive(Debug, Args)]
+pub struct BreakCommand {
+    /// What to break.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What can be broken.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Lose a drive
+    Drive {
+        /// Its number, as in 3 or flash0/3
+        drive: String,
+        /// How it is lost
+        #[arg(long, value_enum, default_value = "unlink")]
+        how: How,
+    },
+    /// Flip random bits in what the drives hold; on no more drives than the pool can lose
+    Bits {
+        /// How many
+        count: u32,
+        /// Only on this drive
+        #[arg(long)]
+        drive: Option<String>,
+    },
+    /// kill -9 the server
+    Kill,
+}
+
+/// Ways to lose a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Its file is gone
+    Unlink,
+    /// Its file is cut off
+    Truncate,
+    /// Another, empty file stands in its place
+    Replace,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Broken {
+    what: &'static str,
+    drives: Vec<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    how: Option<How>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+impl Document for Broken {
+    const SCHEMA: &'static str = "vmhold.quickstart.break/v1";
+}
+
+/// Breaks something.
+pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let place = Place::of(&global.dir);
+    let dir = global.dir.display();
+    match &command.what {
+        What::Drive { drive, how } => {
+            let (manifest, _) = running(&place, global)?;
+            let number = number(drive, &manifest)?;
+            must_tolerate(global, number)?;
+            lose(&manifest.drives(&place)[usize::from(number) - 1], *how)?;
+            let broken = Broken { what: "drive", drives: vec![number], how: Some(*how), bits: None, pid: None };
+            Ok(say.done(broken, |_| {
+                format!("drive {number} is lost ({how:?})\nwatch: vmhold pool show flash0 --map --dir {dir}\nprove: vmhold quickstart check --dir {dir}\n").to_lowercase()
+            }))
+        }
+        What::Bits { count, drive } => bits(*count, drive.as_deref(), global, say),
+        What::Kill => {
+            let (_, announced) = running(&place, global)?;
+            let pid = announced.process.pid;
+            if !announced.process.signal(Signal::KILL) || !announced.process.wait(KILLED_WITHIN) {
+                return Err(Problem::new(&codes::CONFLICT, format!("process {pid} cannot be killed")));
+            }
+            let broken = Broken { what: "kill", drives: Vec::new(), how: None, bits: None, pid: Some(pid) };
+            Ok(say.done(broken, |_| {
+                format!("server {pid} was killed in the middle of it\nnow: vmhold quickstart resume --dir {dir}\n")
+            }))
+        }
+    }
+}
+
+/// A drive by number or `POOL/NUMBER`.
+fn number(drive: &str, manifest: &Manifest) -> Result<u8, Problem> {
+    let digits = drive.rsplit_once('/').map_or(drive, |(_, digits)| digits);
+    let number = digits.parse().ok().filter(|number| (1..=manifest.shape.drives).contains(number));
+    number.ok_or_else(|| {
+        Problem::new(&codes::NOT_FOUND, format!("no drive {drive:?}"))
+            .step(format!("drives are numbered 1 to {}", manifest.shape.drives))
+    })
+}
+
+/// How many drives the pool can lose now, not counting those that are out; refuses when
+/// `drive` would be one too many.
+fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
+    let (tolerated, out) = tolerance(global)?;
+    if tolerated > 0 || out.contains(&u32::from(drive)) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        &codes::WOULD_LOSE_REDUNDANCY,
+        format!("drive {drive} is one too many: the pool cannot lose another"),
+    )
+    .why("a demo shows what is survived, and this would not be")
+    .note("there is no --force for this"))
+}
+
+fn tolerance(global: &Global) -> Result<(usize, Vec<u32>), Problem> {
+    let status: Envelope<Status> = appliance::client(global)?.get("/v1/status")?;
+    let status = status.into_result()?;
+    let pool = status.facts.pools.first();
+    let tolerated = pool.and_then(|pool| pool.failures_tolerated).unwrap_or(0);
+    let drives = pool.map(|pool| pool.drives.as_slice()).unwrap_or_default();
+    let out = drives.iter().filter(|drive| drive.state != control::pool::DriveState::Online).map(|drive| drive.slot);
+    Ok((tolerated as usize, out.collect()))
+}
+
+fn lose(path: &Path, how: How) -> Result<(), Problem> {
+    let lost = match how {
+        How::Unlink => std::fs::remove_file(path),
+        How::Truncate => OpenOptions::new().write(true).open(path).and_then(|file| {
+            let half = file.metadata()?.len() / 2;
+            file.set_len(half)
+        }),
+        How::Replace => std::fs::metadata(path).and_then(|meta| {
+            std::fs::remove_file(path)?;
+            node::create_sparse_file(path, meta.len())
+        }),
+    };
+    lost.map_err(|error| unusable(path, &error))
+}
+
+fn bits(count: u32, drive: Option<&str>, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let place = Place::of(&global.dir);
+    let (manifest, _) = running(&place, global)?;
+    let (tolerated, out) = tolerance(global)?;
+    let numbers = match drive {
+        Some(drive) => {
+            let number = number(drive, &manifest)?;
+            must_tolerate(global, number)?;
+            vec![number]
+        }
+        None => some_of(
+            (1..=manifest.shape.drives).filter(|&number| !out.contains(&u32::from(number))).collect(),
+            tolerated,
+        )?,
+    };
+    if numbers.is_empty() {
+        return Err(Problem::new(&codes::WOULD_LOSE_REDUNDANCY, "the pool cannot lose another unit of a stripe")
+            .why("bits are only flipped on drives that the pool could do without"));
+    }
+    let drives = manifest.drives(&place);
+    for (index, &number) in numbers.iter().enumerate() {
+        // The rest of the division goes to the first ones.
+        let share = count as usize / numbers.len() + usize::from(index < count as usize % numbers.len());
+        let path = &drives[usize::from(number) - 1];
+        flip(path, share).map_err(|error| unusable(path, &error))?;
+    }
+    let broken = Broken { what: "bits", drives: numbers, how: None, bits: Some(count), pid: None };
+    Ok(say.done(broken, |broken| {
+        let on: Vec<String> = broken.drives.iter().map(ToString::to_string).collect();
+        let dir = global.dir.display();
+        format!(
+            "{count} bits are flipped on drives {}\nfind and repair them: vmhold quickstart check --dir {dir}\n",
+            on.join(" and ")
+        )
+    }))
+}
+
+/// At most `count` of them, by chance.
+fn some_of(mut numbers: Vec<u8>, count: usize) -> Result<Vec<u8>, Problem> {
+    let mut chosen = Vec::new();
+    while chosen.len() < count && !numbers.is_empty() {
+        chosen.push(numbers.swap_remove(random(numbers.len() as u64).map_err(|error| no_chance(&error))? as usize));
+    }
+    Ok(chosen)
+}
+
+/// Flips `count` bits, each anywhere in what was written to the file.
+fn flip(path: &Path, count: usize) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let written = written_areas(&file)?;
+    let all: u64 = written.iter().map(|(start, end)| end - start).sum();
+    for _ in 0..if all == 0 { 0 } else { count } {
+        let mut at = random(all)?;
+        let area = written.iter().find_map(|&(start, end)| {
+            let length = end - start;
+            let here = (at < length).then_some(start + at);
+            at = at.saturating_sub(length);
+            here
+        });
+        let place = area.expect("a number below the sum lies in one of them");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, place)?;
+        byte[0] ^= 1 << random(8)?;
+        file.write_all_at(&byte, place)?;
+    }
+    file.sync_all()
+}
+
+fn written_areas(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
+    let length = file.metadata()?.len();
+    let (mut areas, mut at) = (Vec::new(), 0);
+    while at < length {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        areas.push((start, end));
+        at = end;
+    }
+    Ok(areas)
+}
+
+/// A number below `below`.
+fn random(below: u64) -> std::io::Result<u64> {
+    getrandom::u64().map(|number| number % below).map_err(|error| std::io::Error::other(error.to_string()))
+}
+
+fn no_chance(error: &std::io::Error) -> Problem {
+    Problem::new(&codes::PATH_UNUSABLE, "the system gives no random numbers").why(error.to_string())
+}

@@ -1,0 +1,156 @@
+//! Making a demo: ports, folder, drive files, journal, pool, datastore.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use control::{Problem, codes};
+use node::StoreConfig;
+
+use crate::cli::Global;
+use crate::load_command::DEMO_DATASTORE;
+use crate::place::{Place, unusable, write_json};
+use crate::quickstart::StartArgs;
+use crate::quickstart::manifest::{MEMORY_PREFIX, MEMORY_ROOT, Manifest, Shape};
+use crate::quickstart::remove;
+use crate::quickstart::server::Server;
+
+/// Name of the demo's pool.
+pub const POOL: &str = "flash0";
+
+const NFS_PORT: u16 = 20049;
+const API_PORT: u16 = 8080;
+/// Another demo may take a port between our look and our server's bind.
+const PORT_TRIES: usize = 10;
+
+/// Makes everything on media, or nothing.
+pub fn make(args: &StartArgs, place: &Place, global: &Global) -> Result<Manifest, Problem> {
+    check_folder(place, &global.dir)?;
+    let (nfs, api) = ports(args.ports_from, global)?;
+    let shape = Shape { drives: args.drives, drive_bytes: args.size, journal_bytes: args.journal_size };
+    let memory_folder = args.memory.then(memory_folder).transpose()?;
+    let manifest = Manifest::new(shape, memory_folder);
+    std::fs::create_dir_all(place.dir()).map_err(|error| unusable(place.dir(), &error))?;
+    write_json(&place.manifest(), &manifest)?;
+    fill(&manifest, place, (nfs, api)).inspect_err(|_| {
+        // The first problem is the one to report.
+        let _ = remove::remove(&manifest, place);
+    })?;
+    Ok(manifest)
+}
+
+fn fill(manifest: &Manifest, place: &Place, at: (SocketAddr, SocketAddr)) -> Result<(), Problem> {
+    for folder in manifest.folders.iter().rev() {
+        let folder = place.dir().join(folder);
+        std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
+    }
+    let Shape { drives, drive_bytes, journal_bytes } = manifest.shape;
+    let (paths, journal) = (manifest.drives(place), manifest.journal(place));
+    for path in &paths {
+        node::create_sparse_file(path, drive_bytes).map_err(|error| unusable(path, &error))?;
+    }
+    node::create_zeroed_file(&journal, journal_bytes).map_err(|error| unusable(&journal, &error))?;
+    let (data, _) = manifest.shape.geometry();
+    let config = StoreConfig {
+        site: "demo".into(),
+        pool: POOL.into(),
+        drives: paths,
+        journal: vec![journal],
+        unit_bytes: None,
+        stripe_data: (drives >= 3).then_some(data),
+        cache_bytes: None,
+        nfs: at.0,
+        mount: None,
+        portmap: false,
+        rpcbind: false,
+        api: at.1,
+    };
+    node::create(&config, Some(DEMO_DATASTORE))?;
+    let files = &manifest.files;
+    let relative = StoreConfig {
+        drives: files[..usize::from(drives)].to_vec(),
+        journal: vec![files[usize::from(drives)].clone()],
+        ..config
+    };
+    relative.save(&place.config())
+}
+
+/// Starts the server of a demo that was just made; takes other ports if others were faster.
+pub fn first_start(place: &Place, global: &Global) -> Result<Server, Problem> {
+    for _ in 1..PORT_TRIES {
+        match Server::start(place, global) {
+            Err(problem) if problem.code() == &codes::PORT_IN_USE => {
+                let mut config = StoreConfig::load(&place.config())?;
+                config.nfs = next_free(config.nfs.port(), None)?;
+                config.api = next_free(config.api.port(), Some(config.nfs))?;
+                config.save(&place.config())?;
+            }
+            outcome => return outcome,
+        }
+    }
+    Server::start(place, global)
+}
+
+/// A demo only starts where removing it later can touch nothing else.
+fn check_folder(place: &Place, shown: &Path) -> Result<(), Problem> {
+    let shown = shown.display();
+    if place.manifest().exists() {
+        if let Some(announced) = place.announced() {
+            return Err(Problem::new(&codes::DEMO_RUNNING, format!("the demo in {shown} is already running"))
+                .why(format!("process {} serves it", announced.process.pid))
+                .step(format!("vmhold status --dir {shown}"))
+                .step(format!("vmhold quickstart destroy --dir {shown}")));
+        }
+        return Err(Problem::new(&codes::FOLDER_NOT_EMPTY, format!("there is a demo in {shown} already"))
+            .why("it is stopped, and its data is still there")
+            .step(format!("vmhold quickstart resume --dir {shown}"))
+            .step(format!("vmhold quickstart destroy --dir {shown}")));
+    }
+    match std::fs::read_dir(place.dir()) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => {
+                Err(Problem::new(&codes::FOLDER_NOT_EMPTY, format!("{shown} holds files that are not of a demo")))
+            }
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unusable(place.dir(), &error)),
+    }
+}
+
+/// Addresses for NFS and the API, seen free before anything is made.
+fn ports(from: Option<u16>, global: &Global) -> Result<(SocketAddr, SocketAddr), Problem> {
+    let (nfs, api) = match from {
+        None => (NFS_PORT, API_PORT),
+        Some(0) => (0, 0),
+        Some(from) => (from, from.saturating_add(1)),
+    };
+    if let Some(address) = global.api.filter(|address| !address.ip().is_loopback()) {
+        return Err(Problem::new(&codes::INSECURE_BIND, format!("a demo must not listen on {address}")));
+    }
+    let nfs = next_free(nfs, None)?;
+    let api = match global.api {
+        Some(address) => address,
+        None => next_free(api, Some(nfs))?,
+    };
+    Ok((nfs, api))
+}
+
+fn next_free(from: u16, taken: Option<SocketAddr>) -> Result<SocketAddr, Problem> {
+    let last = if from == 0 { 0 } else { u16::MAX };
+    for port in from..=last {
+        if taken.is_some_and(|taken| port != 0 && taken.port() == port) {
+            continue;
+        }
+        if let Ok(address) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|free| free.local_addr()) {
+            return Ok(address);
+        }
+    }
+    Err(Problem::new(&codes::PORT_IN_USE, format!("no free port from {from} upwards")))
+}
+
+fn memory_folder() -> Result<PathBuf, Problem> {
+    let number = getrandom::u64().map_err(|error| {
+        Problem::new(&codes::PATH_UNUSABLE, "the system gives no random numbers").why(error.to_string())
+    })?;
+    Ok(Path::new(MEMORY_ROOT).join(format!("{MEMORY_PREFIX}{number:016x}")))
+}

@@ -1,0 +1,111 @@
+//! `serve`: one process that owns a store until it is told to stop.
+
+use std::fs::File;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use control::{Exit, Problem, codes};
+use node::StoreConfig;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cli::{Global, ServeCommand};
+use crate::log_lines;
+use crate::place::{Announcement, lock, write_json};
+use crate::process::ProcessId;
+use crate::say::Say;
+
+/// What a starter says on standard input when the server shall outlive it.
+pub const DETACH: &str = "detach";
+
+/// Serves until a signal, then makes a checkpoint.
+pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let path = command.config.clone().unwrap_or_else(|| global.dir.join("vmhold.toml"));
+    if !path.exists() {
+        return Err(Problem::new(&codes::DEMO_NOT_FOUND, format!("there is no configuration {}", path.display()))
+            .step("make a pool and its configuration: vmhold pool create")
+            .step("or start a demo: vmhold quickstart"));
+    }
+    let _sole_owner: File = lock(&path)?;
+    let mut config = StoreConfig::load(&path)?;
+    if let Some(api) = global.api {
+        config.api = api;
+    }
+    if !config.api.ip().is_loopback() && !command.i_understand_insecure {
+        return Err(Problem::new(&codes::INSECURE_BIND, format!("the API must not listen on {}", config.api))
+            .step("use a loopback address for `api` in the configuration"));
+    }
+    log_lines::start(&config.site);
+    let ready_file = path.with_file_name("ready.json");
+    let announce = announcer(ready_file.clone(), *say);
+    let served = node::serve(config, announce, told_to_stop(command.until_eof));
+    // Gone already if another has cleaned up; then there is nothing left to do.
+    let _ = std::fs::remove_file(&ready_file);
+    served.inspect_err(|problem| tracing::error!(code = %problem.code(), "{}", problem.what()))?;
+    tracing::info!(code = "VH8042", "stopped; everything is on the drives");
+    Ok(Exit::Success)
+}
+
+fn announcer(file: PathBuf, say: Say) -> impl FnOnce(&node::Ready) + 'static {
+    move |ready| {
+        let Some(process) = ProcessId::own() else {
+            tracing::error!("this system has no /proc; the folder cannot name its server");
+            return;
+        };
+        let announcement = Announcement { process, ready: *ready };
+        if let Err(problem) = write_json(&file, &announcement) {
+            // A configuration in a folder of root is served all the same.
+            tracing::warn!("{}; tools need --api", problem.what());
+        }
+        tracing::info!(code = "VH8041", nfs = %ready.nfs, mount = %ready.mount, api = %ready.api, "serving");
+        say.document(announcement, |said| format!("serving NFS at {}, API at {}\n", said.ready.nfs, said.ready.api));
+        notify(&NotifyState::Ready);
+    }
+}
+
+/// Completes when this process shall stop.
+async fn told_to_stop(until_eof: bool) {
+    let (tell, mut told) = oneshot::channel();
+    if until_eof {
+        std::thread::spawn(move || starter_is_gone(tell));
+    }
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::error!("signals cannot be caught; only kill -9 stops this server");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = async {
+            if !until_eof || (&mut told).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        } => {}
+    }
+    tracing::info!("stopping");
+    notify(&NotifyState::Stopping);
+}
+
+/// Reads standard input to its end; tells unless it said [`DETACH`].
+fn starter_is_gone(tell: oneshot::Sender<()>) {
+    let mut line = String::new();
+    // An error is an end, too.
+    let _ = std::io::stdin().lock().read_line(&mut line);
+    if line.trim() != DETACH {
+        // Nobody listens when the server stops already.
+        let _ = tell.send(());
+    }
+}
+
+fn notify(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, "the service manager did not take the state");
+    }
+}
+
+/// Whether a configuration is being served.
+pub fn is_served(config: &Path) -> bool {
+    matches!(lock(config), Err(problem) if problem.code() == &codes::DEMO_RUNNING)
+}

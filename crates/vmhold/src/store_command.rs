@@ -1,0 +1,54 @@
+//! `status`, `fsck`, `checkpoint`, `explain`, `version`.
+
+use control::check::{CheckpointReport, FsckReport};
+use control::client::Call;
+use control::codes::{self, CodePage};
+use control::server::Version;
+use control::status::Status;
+use control::{Envelope, Exit, Problem, text};
+
+use crate::appliance;
+use crate::cli::Global;
+use crate::say::Say;
+
+/// One screen.
+pub fn status(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let status: Envelope<Status> = appliance::client(global)?.get("/v1/status")?;
+    say.envelope(&status, Status::human);
+    Ok(Exit::Success)
+}
+
+/// Checks the live store.
+pub fn fsck(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let call = Call { method: "POST", path: "/v1/fsck", ..Call::default() };
+    let report: Envelope<FsckReport> = appliance::patient_client(global)?.call(&call)?;
+    say.envelope(&report, |report, _| report.human());
+    Ok(report.into_result()?.exit())
+}
+
+/// Makes a checkpoint.
+pub fn checkpoint(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let call = Call { method: "POST", path: "/v1/checkpoint", ..Call::default() };
+    let report: Envelope<CheckpointReport> = appliance::patient_client(global)?.call(&call)?;
+    say.envelope(&report, |report, _| {
+        let (freed, seconds) = (text::bytes(report.journal_freed_bytes), text::duration(report.seconds));
+        format!("checkpoint {} made in {seconds}; {freed} of the journal freed\n", report.root_version)
+    });
+    Ok(Exit::Success)
+}
+
+/// What a code means.
+pub fn explain(code: &str, say: &Say) -> Result<Exit, Problem> {
+    let found = codes::find(code).ok_or_else(|| {
+        Problem::new(&codes::NOT_FOUND, format!("no code {code:?}"))
+            .step("codes look like VH1021; each message carries its own")
+    })?;
+    say.document(CodePage(found), |page| codes::explain(page.0));
+    Ok(Exit::Success)
+}
+
+/// Which version this is.
+pub fn version(say: &Say) -> Result<Exit, Problem> {
+    say.document(Version::here(), |version| format!("{} {}, API {}\n", version.name, version.version, version.api));
+    Ok(Exit::Success)
+}
