@@ -282,14 +282,17 @@ impl Inner {
         let reserved = self.options.stripes_reserved();
         let total = self.total_bytes.get() / u64::from(self.stripe_bytes()).max(1);
         let low = (reserved * 2).max(total / 16);
+        let mut before = 0;
         for _ in 0..64 {
             let (free, emptied) = {
                 let state = self.state.borrow();
                 (state.stripes.free_count() as u64 + self.group.space().stripes_free, state.stripes.emptied_count())
             };
-            if free >= low {
+            // A round that has not gained anything is not repeated at once.
+            if free >= low || free <= before {
                 return Ok(());
             }
+            before = free;
             let cleaned = if free > 2 { self.clean(mover).await? } else { 0 };
             if cleaned == 0 && emptied == 0 {
                 return Ok(());

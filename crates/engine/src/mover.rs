@@ -213,7 +213,8 @@ impl Stream {
 }
 
 impl Inner {
-    /// A free stripe of a healthy segment, a new segment if need be.
+    /// A free stripe of a healthy segment, or of a new one, or of a degraded one when
+    /// there is no other.
     pub async fn take_stripe(&self, purpose: Purpose) -> Result<(StripeId, u64), StoreRefusal> {
         loop {
             {
@@ -223,13 +224,32 @@ impl Inner {
                     return Err(StoreRefusal::NoSpace);
                 }
                 let generation = state.next_generation();
-                if let Some(stripe) = state.stripes.take(generation) {
+                if let Some(stripe) = state.stripes.take(generation, false) {
                     return Ok((stripe, generation));
                 }
             }
-            let segment = self.group.open_segment().await.map_err(|_| StoreRefusal::NoSpace)?;
-            self.state.borrow_mut().stripes.add_segment(segment, self.group.rows_per_segment());
+            match self.group.open_segment().await {
+                Ok(segment) => {
+                    self.state.borrow_mut().stripes.add_segment(segment, self.group.rows_per_segment());
+                }
+                Err(_) => {
+                    let mut state = self.state.borrow_mut();
+                    let generation = state.next_generation();
+                    let stripe = state.stripes.take(generation, true).ok_or(StoreRefusal::NoSpace)?;
+                    return Ok((stripe, generation));
+                }
+            }
         }
+    }
+
+    /// Gives idle segments that lie on failed drives back to the group.
+    pub async fn release_closed_segments(&self) {
+        let idle = self.state.borrow().stripes.idle_closed_segments();
+        if idle.is_empty() || self.group.release_segments(&idle).await.is_err() {
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        idle.into_iter().for_each(|segment| state.stripes.remove_segment(segment));
     }
 
     /// Applies the mappings and moves of a stripe that is written.

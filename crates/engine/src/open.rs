@@ -10,7 +10,7 @@ use std::rc::Rc;
 use base::port::{Leg, World};
 use base::{Incarnation, ObjectId, Osn};
 use journal::{Blocked, Journal, JournalRoot, Sequence};
-use raid::Group;
+use raid::{Group, SegmentId};
 
 use crate::delta::DeltaLog;
 use crate::engine::Engine;
@@ -183,15 +183,18 @@ async fn read_stripes(group: &Group, root: &Root) -> Result<StripeTable, FormatE
     for segment in group.segments() {
         stripes.add_segment(segment.id, group.rows_per_segment());
     }
+    let mut rows = BTreeMap::new();
     for place in &root.usage {
-        for row in read_usage(group, *place).await? {
-            stripes.restore(row)?;
-        }
+        rows.extend(read_usage(group, *place).await?.into_iter().map(|row| (row.stripe, row)));
     }
-    for row in &root.own_usage {
-        stripes.restore(*row)?;
+    rows.extend(root.own_usage.iter().map(|row| (row.stripe, *row)));
+    // Rows of segments that were given back meanwhile may be left; they hold nothing.
+    for row in rows.into_values().filter(|row| row.live_bytes > 0) {
+        stripes.restore(row)?;
     }
-    stripes.mark_changed(root.own_usage.iter().map(|row| row.stripe));
+    let known: BTreeSet<SegmentId> = stripes.segments().collect();
+    let own = root.own_usage.iter().map(|row| row.stripe);
+    stripes.mark_changed(own.filter(|stripe| known.contains(&stripe.segment)));
     Ok(stripes)
 }
 

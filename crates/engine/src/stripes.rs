@@ -112,10 +112,10 @@ impl StripeTable {
         &mut rows[stripe.row as usize]
     }
 
-    /// Takes a free stripe to fill it.
-    pub fn take(&mut self, generation: u64) -> Option<StripeId> {
+    /// Takes a free stripe to fill it: one of a healthy segment, or with `degraded` any.
+    pub fn take(&mut self, generation: u64, degraded: bool) -> Option<StripeId> {
         let closed = &self.closed;
-        let stripe = *self.free.iter().find(|stripe| !closed.contains(&stripe.segment))?;
+        let stripe = *self.free.iter().find(|stripe| degraded || !closed.contains(&stripe.segment))?;
         self.free.remove(&stripe);
         *self.row(stripe) = Row { generation, live_bytes: 0, state: State::Filling };
         Some(stripe)
@@ -227,12 +227,10 @@ impl StripeTable {
         self.closed = closed.into_iter().collect();
     }
 
-    /// Free stripes that may be used now.
+    /// Free stripes. Those of closed segments count: they are used when nothing else is
+    /// left, since a stripe with a unit missing is better than none.
     pub fn free_count(&self) -> usize {
-        if self.closed.is_empty() {
-            return self.free.len();
-        }
-        self.free.iter().filter(|stripe| !self.closed.contains(&stripe.segment)).count()
+        self.free.len()
     }
 
     /// Stripes that become free with the next checkpoint.
@@ -262,15 +260,19 @@ impl StripeTable {
         found.into_iter().take(count).map(|(_, usage)| usage).collect()
     }
 
-    /// Segments all of whose stripes are free.
-    pub fn idle_segments(&self) -> Vec<SegmentId> {
-        let idle = self.segments.iter().filter(|(_, rows)| rows.iter().all(|row| row.state == State::Free));
-        idle.map(|(&segment, _)| segment).collect()
+    /// Closed segments all of whose stripes are free: their extents serve better in new
+    /// segments without the failed drive.
+    pub fn idle_closed_segments(&self) -> Vec<SegmentId> {
+        let is_idle = |segment: &SegmentId| {
+            self.segments.get(segment).is_some_and(|rows| rows.iter().all(|row| row.state == State::Free))
+        };
+        self.closed.iter().copied().filter(is_idle).collect()
     }
 
     /// The segment was given back to the group.
     pub fn remove_segment(&mut self, segment: SegmentId) {
         self.segments.remove(&segment);
+        self.closed.remove(&segment);
         self.free.retain(|stripe| stripe.segment != segment);
         self.changed.retain(|stripe| stripe.segment != segment);
     }
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn an_emptied_stripe_is_free_only_after_the_next_root() {
         let mut table = table();
-        let stripe = table.take(7).unwrap();
+        let stripe = table.take(7, false).unwrap();
         table.add_live(stripe, 100);
         table.settle(stripe);
         table.sub_live(stripe, 100);
@@ -308,7 +310,7 @@ mod tests {
     #[test]
     fn a_stripe_that_nothing_of_was_kept_is_emptied_when_it_settles() {
         let mut table = table();
-        let stripe = table.take(7).unwrap();
+        let stripe = table.take(7, false).unwrap();
         table.add_live(stripe, 8);
         table.sub_live(stripe, 8);
         assert_eq!(table.emptied_count(), 0, "its mappings are still being applied");
@@ -321,7 +323,7 @@ mod tests {
         let mut table = table();
         table.add_segment(SegmentId(2), 2);
         for live in [100, 300] {
-            let stripe = table.take(live).unwrap();
+            let stripe = table.take(live, false).unwrap();
             table.add_live(stripe, live as u32);
             table.settle(stripe);
         }
@@ -335,6 +337,9 @@ mod tests {
         assert_eq!(table.victims(9, 200).len(), 1);
         table.set_closed([SegmentId(1)]);
         assert_eq!(table.victims(9, 200).len(), 2, "stripes on failed drives go whatever they hold");
-        assert_eq!(table.take(9).unwrap().segment, SegmentId(2));
+        assert_eq!(table.take(9, false).unwrap().segment, SegmentId(2));
+        table.set_closed([SegmentId(1), SegmentId(2)]);
+        assert_eq!(table.take(9, false), None);
+        assert!(table.take(9, true).is_some(), "better degraded than not at all");
     }
 }

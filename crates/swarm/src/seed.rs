@@ -19,6 +19,8 @@ use crate::stamped::{BLOCKS, Stamper, read};
 
 /// A life that takes longer, in simulated time, is stuck.
 const LIFE_NS_MAX: u64 = 600 * 1_000_000_000;
+/// A life that takes more steps runs in circles.
+const LIFE_STEPS_MAX: u64 = 5_000_000;
 /// Drives that may be lost.
 const LOST_MAX: usize = 2;
 
@@ -133,14 +135,14 @@ impl Seed {
     fn live(&self) -> bool {
         let node = self.world.node();
         self.world.limit_time(LIFE_NS_MAX);
-        if self.rng.borrow_mut().percent(80) {
-            let most = 1 << self.rng.borrow_mut().between(4, 12);
-            self.world.crash_after(self.rng.borrow_mut().between(1, most));
-        }
+        let crashes = self.rng.borrow_mut().percent(80);
+        let most = 1 << self.rng.borrow_mut().between(4, 12);
+        let crash_after = self.rng.borrow_mut().between(1, most);
+        self.world.crash_after(if crashes { crash_after } else { LIFE_STEPS_MAX });
         let end = self.world.run_until(self.life(&node));
         self.world.crash_never();
         let inside = match end {
-            RunEnd::CrashPoint => {
+            RunEnd::CrashPoint if crashes => {
                 self.report.borrow_mut().crashes += 1;
                 true
             }
@@ -203,7 +205,11 @@ impl Seed {
         if let RunEnd::Done(value) = end {
             return value;
         }
-        let why = if matches!(end, RunEnd::Stuck) { "stuck" } else { "out of simulated time" };
+        let why = match end {
+            RunEnd::Stuck => "stuck",
+            RunEnd::CrashPoint => "running in circles",
+            _ => "out of simulated time",
+        };
         match self.engine.take() {
             Some(engine) => self.panic_stopped(&engine, why),
             None => panic!("{why} while the pool was being opened"),
@@ -288,7 +294,9 @@ impl Seed {
             self.refuse_stop(&engine);
             self.report.borrow_mut().checkpoints += engine.counters().checkpoints;
         };
+        self.world.crash_after(LIFE_STEPS_MAX);
         self.done(self.world.run_until(healing));
+        self.world.crash_never();
         self.engine.take();
         self.pool.cut_power(&node);
     }
