@@ -153,6 +153,18 @@ impl Store {
     }
 }
 
+/// Limits as tight as they may be, so that every one of them is met.
+fn any_config(machine: &Machine) -> Config {
+    Config {
+        batch_bytes_max: 4096 << machine.dice.below(4),
+        in_flight_max: 1 + machine.dice.below(4),
+        early_bytes: 4096,
+        pending_bytes_max: 1 << (12 + machine.dice.below(5)),
+        waiters_max: 100,
+        seal_after: Duration::from_nanos(1 + machine.dice.below(100_000)),
+    }
+}
+
 /// Opens, checks, serves with some writers, a trimmer and a root keeper.
 async fn live(
     machine: Rc<Machine>,
@@ -160,16 +172,8 @@ async fn live(
     (legs, all_legs): (Legs, Legs),
     writes: u64,
 ) -> Vec<LegVerdict> {
-    let config = Config {
-        batch_bytes_max: 4096 << machine.dice.below(4),
-        in_flight_max: 1 + machine.dice.below(4),
-        early_bytes: 4096,
-        pending_bytes_max: 1 << (12 + machine.dice.below(5)),
-        waiters_max: 100,
-        seal_after: Duration::from_nanos(1 + machine.dice.below(100_000)),
-    };
     let root = model.borrow().root.clone().unwrap();
-    let (journal, recovered) = Journal::open(legs, &root, machine.world(), config).await.unwrap();
+    let (journal, recovered) = Journal::open(legs, &root, machine.world(), any_config(&machine)).await.unwrap();
     let last = model.borrow().check_recovered(&recovered);
     let through = recovered.records.last().map_or(root.trim.through, |record| record.sequence);
     let store = Rc::new(Store {
