@@ -182,12 +182,14 @@ impl Staged {
         }
     }
 
-    /// Whether the fragment that was newest when the block was taken is still there: if
-    /// not, the block was truncated, dropped or written over meanwhile.
+    /// Whether anything is left of what was staged through `newest` when the block was
+    /// taken. If not, it was dropped, cut off or written over meanwhile, and what it has
+    /// become concerns nobody; if so, all of it counts, also where newer fragments lie
+    /// over parts of it.
     pub fn holds(&self, id: BlockId, newest: u64) -> bool {
         self.blocks
             .get(&id)
-            .is_some_and(|block| block.fragments.iter().any(|fragment| fragment.stamp.sequence == newest))
+            .is_some_and(|block| block.fragments.iter().any(|fragment| fragment.stamp.sequence <= newest))
     }
 
     /// A block that was taken could not be written; it is next again.
@@ -276,6 +278,19 @@ mod tests {
         staged.settle(taken, block.newest().sequence);
         assert_eq!((staged.first_unsettled(), staged.queued_count()), (Some(2), 1));
         assert!(!staged.get(id(0)).unwrap().covers());
+    }
+
+    #[test]
+    fn a_fragment_beside_one_that_was_written_over_still_counts() {
+        let mut staged = Staged::default();
+        staged.write(FILE, 0, &bytes(1, 8), at(1));
+        staged.write(FILE, 100, &bytes(2, 8), at(2));
+        let (taken, block) = staged.take_oldest().unwrap();
+        staged.write(FILE, 100, &bytes(3, 8), at(3));
+        assert!(staged.holds(taken, block.newest().sequence), "the first fragment is known nowhere else");
+        staged.drop_from(FILE, 0);
+        staged.write(FILE, 100, &bytes(4, 8), at(4));
+        assert!(!staged.holds(taken, block.newest().sequence), "what was taken was cut off");
     }
 
     #[test]

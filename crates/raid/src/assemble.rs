@@ -32,6 +32,7 @@ use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
 use crate::register::{SlotValue, Stamp, decode_session, decode_slot, encode_session, encode_slot};
 use crate::status::Event;
+use crate::timed::TimedDrive;
 
 /// What was found on a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +204,7 @@ impl Group {
     /// drives of several may be mixed. Needs a majority of the voting members. Writes
     /// only to members in good standing.
     pub async fn open(drives: Vec<Rc<dyn Drive>>, wanted: Option<GroupId>, world: World) -> Result<Group, OpenRefused> {
+        let drives = TimedDrive::wrap(drives, &world);
         let mut assembly = Assembly { drives: Vec::new() };
         let mut groups: BTreeMap<GroupId, Vec<Acceptor>> = BTreeMap::new();
         let labels = join_all(drives.iter().map(|drive| read_label(drive.as_ref()))).await;

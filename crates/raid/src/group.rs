@@ -19,6 +19,7 @@ use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment,
 use crate::member::Member;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::status::{Record, Space};
+use crate::timed::TimedDrive;
 
 /// How to make a group.
 #[derive(Clone, Debug)]
@@ -220,6 +221,7 @@ impl Group {
         options: GroupOptions,
         world: World,
     ) -> Result<Group, CreateRefused> {
+        let drives = TimedDrive::wrap(drives, &world);
         let shape = plan_shape(&drives, &options)?;
         if !options.overwrite {
             refuse_used(&drives).await?;

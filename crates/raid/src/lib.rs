@@ -43,6 +43,7 @@ mod read;
 pub mod register;
 mod repair;
 mod status;
+mod timed;
 pub mod unit;
 mod write;
 

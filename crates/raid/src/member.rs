@@ -53,6 +53,8 @@ pub(crate) enum Strike {
     Healed = 1,
     /// There after a rewrite, or nothing could be rewritten.
     Stays = 8,
+    /// No answer in time: two of these within the window are too many.
+    Hangs = 32,
 }
 
 /// A member of an open group.
@@ -126,7 +128,7 @@ impl Member {
     pub async fn write(&self, offset_bytes: u64, data: Buf) -> Result<(), MediaFault> {
         let drive = self.live()?;
         let mut outcome = drive.write(offset_bytes, vec![data.clone()]).await;
-        if matches!(outcome, Err(MediaFault::Io | MediaFault::Timeout)) {
+        if outcome == Err(MediaFault::Io) {
             outcome = drive.write(offset_bytes, vec![data]).await;
         }
         self.written.set(self.written.get() + 1);

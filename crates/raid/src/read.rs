@@ -201,8 +201,10 @@ impl Group {
         let member = self.inner.member(slot);
         let used = member.is_good();
         let outcome = member.read(offset_bytes, buf).await;
-        if used && matches!(outcome, Err(MediaFault::Gone)) {
-            self.fail(slot, FailReason::Gone);
+        match outcome {
+            Err(MediaFault::Gone) if used => self.fail(slot, FailReason::Gone),
+            Err(MediaFault::Timeout) if used => self.strike(slot, Strike::Hangs),
+            _ => {}
         }
         outcome.map_err(Damage::from)
     }

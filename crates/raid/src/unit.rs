@@ -69,8 +69,9 @@ pub enum Damage {
 impl From<MediaFault> for Damage {
     fn from(fault: MediaFault) -> Damage {
         match fault {
-            MediaFault::Gone => Damage::Absent,
-            MediaFault::Io | MediaFault::Timeout | MediaFault::ReadOnly => Damage::Unreadable,
+            // Who asks a drive that hangs again only waits again.
+            MediaFault::Gone | MediaFault::Timeout => Damage::Absent,
+            MediaFault::Io | MediaFault::ReadOnly => Damage::Unreadable,
         }
     }
 }

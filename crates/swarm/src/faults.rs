@@ -37,8 +37,7 @@ impl Faults {
     /// The faults of a seed; one seed in five is calm.
     pub fn draw(pool: &Pool, rng: &mut Rng) -> Faults {
         let calm = rng.percent(20);
-        let mut drives = if calm { FaultPlan::none() } else { FaultPlan::draw(rng) };
-        drives.classes.retain(|class| *class != FaultClass::Hang);
+        let drives = if calm { FaultPlan::none() } else { FaultPlan::draw(rng) };
         let mut legs = FaultPlan::none();
         legs.classes = LEG_CLASSES.into_iter().filter(|_| !calm && rng.percent(50)).collect();
         Faults {
