@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::Document;
 use crate::text;
 
+/// Folder of a demo when none is named.
+pub const DEFAULT_DIR: &str = "./vmhold-demo";
+
 /// A running demo. `quickstart --json` prints it once everything answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quickstart {
@@ -90,7 +93,11 @@ impl Quickstart {
         out.push_str(&format!("  nfs-ls \"nfs://{host}{export}?nfsport={port}&mountport={mount_port}\"\n"));
         out.push_str("Or load it and have every acknowledged write proved:\n");
         out.push_str(&format!("  vmhold bench --target nfs://{host}:{port}{export} --mountport {mount_port}\n\n"));
-        out.push_str("Now break it:\n");
+        out.push_str(&if dir == DEFAULT_DIR {
+            "Now break it:\n".to_owned()
+        } else {
+            format!("Now break it (each with --dir {dir}):\n")
+        });
         for (command, effect) in [
             ("drive 3", "lose a drive, see it reconstructed"),
             ("bits 100", "flip 100 random bits on the drives"),
@@ -100,7 +107,7 @@ impl Quickstart {
         }
         out.push_str(&format!("  vmhold quickstart check {:<10} every acknowledged write is still there\n", ""));
         out.push_str(&format!(
-            "\nStop: Ctrl-C (resume with: vmhold quickstart resume --dir {dir})\nRemove: vmhold quickstart destroy --dir {dir}\n"
+            "\nStop:   Ctrl-C or vmhold quickstart stop --dir {dir}\n        (again: vmhold quickstart resume --dir {dir})\nRemove: vmhold quickstart destroy --dir {dir}\n"
         ));
         out
     }

@@ -151,10 +151,13 @@ impl Shard {
         })
     }
 
-    /// Checks names and attributes, then every reference and object, then every stripe.
+    /// Checks names and attributes, then every reference and object. What is only in the
+    /// journal goes to the drives first, so that all of it is checked.
     async fn fsck(&self) -> Result<FsckReport, Problem> {
         let (started_at, begun) = (Timestamp::now(), Instant::now());
         let cannot = |why: String| Problem::new(&codes::POOL_FAULTED, "the check could not go through").why(why);
+        // A pool that takes no writes any more is checked as it is.
+        let _ = self.engine.checkpoint().await;
         let repaired_before = self.engine.group().counters().units_repaired;
         let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;

@@ -4,7 +4,7 @@ use base::port::LegKind;
 use control::datastore::Datastore;
 use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState};
 use control::status::{Facts, NfsService};
-use datastore::{DatastoreInfo, RootUser};
+use datastore::{DatastoreInfo, DatastoreOptions, RootUser};
 use engine::Store;
 use jiff::Timestamp;
 use journal::LegState;
@@ -143,7 +143,11 @@ impl Shard {
             logical_bytes: None,
             free_bytes: Some(self.engine.space().free_bytes),
             root_squash: info.options.root == RootUser::Squashed,
-            allow: info.options.clients.iter().map(ToString::to_string).collect(),
+            allow: if info.options.clients == DatastoreOptions::open().clients {
+                Vec::new()
+            } else {
+                info.options.clients.iter().map(ToString::to_string).collect()
+            },
             mounts: Some(self.service.mounts().iter().filter(|mount| mounted(mount)).count() as u64),
         }
     }

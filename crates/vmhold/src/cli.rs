@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use control::demo::DEFAULT_DIR;
 use load::command::{BenchCommand, NfsCommand};
 use load::workload::parse_bytes;
 
@@ -38,7 +39,7 @@ pub struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Folder of the store or demo
-    #[arg(long, global = true, env = "VMHOLD_DIR", default_value = "./vmhold-demo", value_name = "DIR")]
+    #[arg(long, global = true, env = "VMHOLD_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
     /// Address of the API, instead of the one in the folder
     #[arg(long, global = true, env = "VMHOLD_API", value_name = "ADDR")]

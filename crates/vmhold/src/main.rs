@@ -9,7 +9,7 @@
 //!  say   consent                what is printed, what is asked
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
-//!  serve   log_lines            the server
+//!  serve   log_lines   signals  the server
 //!  quickstart                   the demo: make, start, break, check, remove
 //! ```
 //!
@@ -30,6 +30,7 @@ mod process;
 mod quickstart;
 mod say;
 mod serve;
+mod signals;
 mod store_command;
 
 use std::process::ExitCode;

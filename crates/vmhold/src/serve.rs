@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use control::{Exit, Problem, codes};
 use node::StoreConfig;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::cli::{Global, ServeCommand};
@@ -15,6 +16,7 @@ use crate::log_lines;
 use crate::place::{Announcement, lock, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
+use crate::signals::first_signal;
 
 /// What a starter says on standard input when the server shall outlive it.
 pub const DETACH: &str = "detach";
@@ -38,8 +40,14 @@ pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, P
     }
     log_lines::start(&config.site);
     let ready_file = path.with_file_name("ready.json");
-    let announce = announcer(ready_file.clone(), *say);
-    let served = node::serve(config, announce, told_to_stop(command.until_eof));
+    let serving = Arc::new(AtomicBool::new(false));
+    let signalled = caught(serving.clone())?;
+    let tell = announcer(ready_file.clone(), *say);
+    let announce = move |ready: &node::Ready| {
+        serving.store(true, Ordering::Release);
+        tell(ready);
+    };
+    let served = node::serve(config, announce, told_to_stop(signalled, command.until_eof));
     // Gone already if another has cleaned up; then there is nothing left to do.
     let _ = std::fs::remove_file(&ready_file);
     served.inspect_err(|problem| tracing::error!(code = %problem.code(), "{}", problem.what()))?;
@@ -64,25 +72,32 @@ fn announcer(file: PathBuf, say: Say) -> impl FnOnce(&node::Ready) + 'static {
     }
 }
 
+/// Catches signals. Before the doors are open there is nothing to bring to an end: all
+/// that was acknowledged is in the journal.
+fn caught(serving: Arc<AtomicBool>) -> Result<oneshot::Receiver<()>, Problem> {
+    let seen = move || {
+        if !serving.load(Ordering::Acquire) {
+            std::process::exit(Exit::Interrupted.number().into());
+        }
+    };
+    first_signal(seen).map_err(|error| Problem::new(&codes::BUG, "signals cannot be caught").why(error.to_string()))
+}
+
 /// Completes when this process shall stop.
-async fn told_to_stop(until_eof: bool) {
-    let (tell, mut told) = oneshot::channel();
+async fn told_to_stop(signalled: oneshot::Receiver<()>, until_eof: bool) {
+    let (tell, told) = oneshot::channel();
     if until_eof {
         std::thread::spawn(move || starter_is_gone(tell));
     }
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        tracing::error!("signals cannot be caught; only kill -9 stops this server");
-        return std::future::pending().await;
+    let orphaned = async {
+        // Without news the starter is still there, or has let go.
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
+        }
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = async {
-            if !until_eof || (&mut told).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        } => {}
+        _ = signalled => {}
+        () = orphaned => {}
     }
     tracing::info!("stopping");
     notify(&NotifyState::Stopping);

@@ -34,7 +34,7 @@ codes! {
         parameters: ["object", "state"],
     }
     7410 INSECURE_BIND Error, exit Refused, http 409, since "0.1.0" {
-        what: "The demo refuses to listen on an address others can reach.",
+        what: "The API refuses to listen on an address others can reach.",
         why: "It has no login and no encryption; anyone on that network could read and destroy its data.",
         act: ["leave the address away: loopback is the default", "if the network is yours alone: --i-understand-insecure"],
         urgency: "nothing was changed",
@@ -44,7 +44,7 @@ codes! {
     7428 CONFIRMATION_MISSING Error, exit Declined, http 428, since "0.1.0" {
         what: "The step destroys data and was not confirmed.",
         why: "Severe steps need the name of the object as confirmation, typed or with --confirm=NAME.",
-        act: ["look at what would be lost: add --dry-run", "confirm: add --confirm=NAME"],
+        act: ["look at what would be lost: vmhold datastore show NAME", "confirm: add --confirm=NAME"],
         urgency: "nothing was changed",
         clears: "the name is given",
         parameters: ["object"],
@@ -140,7 +140,7 @@ codes! {
     8009 CONFIG_UNREADABLE Error, exit Usage, http 400, since "0.1.0" {
         what: "The configuration cannot be understood.",
         why: "A line has the wrong form, or a key is unknown; the message names file and line.",
-        act: ["correct that line", "see the keys: vmhold help configuration"],
+        act: ["correct that line", "see the keys: vmhold help serve"],
         urgency: "nothing was changed",
         clears: "the configuration is corrected",
         parameters: ["path", "line", "reason"],

@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use control::status::Status;
@@ -21,6 +21,9 @@ use crate::quickstart::running;
 use crate::say::Say;
 
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// The server looks at its drives about once a second.
+const NOTICED_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// `quickstart break`.
 #[derive(Debug, Args)]
@@ -92,6 +95,7 @@ pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, P
             let number = number(drive, &manifest)?;
             must_tolerate(global, number)?;
             lose(&manifest.drives(&place)[usize::from(number) - 1], *how)?;
+            wait_until_noticed(global, number)?;
             let broken = Broken { what: "drive", drives: vec![number], how: Some(*how), bits: None, pid: None };
             Ok(say.done(broken, |_| {
                 format!("drive {number} is lost ({how:?})\nwatch: vmhold pool show flash0 --map --dir {dir}\nprove: vmhold quickstart check --dir {dir}\n").to_lowercase()
@@ -122,8 +126,7 @@ fn number(drive: &str, manifest: &Manifest) -> Result<u8, Problem> {
     })
 }
 
-/// How many drives the pool can lose now, not counting those that are out; refuses when
-/// `drive` would be one too many.
+/// Refuses when `drive` would be one too many.
 fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
     let (tolerated, out) = tolerance(global)?;
     if tolerated > 0 || out.contains(&u32::from(drive)) {
@@ -137,6 +140,20 @@ fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
     .note("there is no --force for this"))
 }
 
+/// The next step must see what this one did: a server that has not noticed a loss would
+/// allow one too many.
+fn wait_until_noticed(global: &Global, drive: u8) -> Result<(), Problem> {
+    let begun = Instant::now();
+    while begun.elapsed() < NOTICED_WITHIN {
+        if tolerance(global)?.1.contains(&u32::from(drive)) {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Err(Problem::new(&codes::TIMED_OUT, format!("drive {drive} is lost, and the server has not noticed yet")))
+}
+
+/// How many drives the pool can lose now, and those that are out.
 fn tolerance(global: &Global) -> Result<(usize, Vec<u32>), Problem> {
     let status: Envelope<Status> = appliance::client(global)?.get("/v1/status")?;
     let status = status.into_result()?;

@@ -50,6 +50,8 @@ pub enum Action {
     Run(StartArgs),
     /// Run the demo of the folder again
     Resume(RunArgs),
+    /// Stop its server; everything stays for `resume`
+    Stop,
     /// Stop it and remove exactly the files it made
     Destroy,
     /// Prove that every acknowledged write is there, then check every reference
@@ -112,6 +114,7 @@ pub fn run(command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Ex
         None => start(&command.start, global, say),
         Some(Action::Run(start)) => self::start(start, global, say),
         Some(Action::Resume(run)) => resume(*run, global, say),
+        Some(Action::Stop) => remove::stop_only(global, say),
         Some(Action::Destroy) => remove::run(global, say),
         Some(Action::Check) => sample::check(global, say),
         Some(Action::Break(command)) => break_it::run(command, global, say),
@@ -124,7 +127,7 @@ fn start(args: &StartArgs, global: &Global, say: &Say) -> Result<Exit, Problem> 
     let manifest = make::make(args, &place, global)?;
     let mut server = make::first_start(&place, global)?;
     if !args.no_load {
-        sample::write(&place, &server.announced)?;
+        sample::write(&place, &server.announced, global)?;
     }
     tell(&(&place, &manifest, &server.announced), begun, global, say);
     server.stay(args.run.background, &place, say)

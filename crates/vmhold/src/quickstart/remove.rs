@@ -53,6 +53,26 @@ pub fn run(global: &Global, say: &Say) -> Result<Exit, Problem> {
     Ok(say.done(destroyed, |destroyed| format!("the demo is gone: {} files removed\n", destroyed.removed_files)))
 }
 
+/// `quickstart stop`.
+#[derive(Debug, Serialize)]
+struct Stopped {
+    dir: String,
+}
+
+impl Document for Stopped {
+    const SCHEMA: &'static str = "vmhold.quickstart.stop/v1";
+}
+
+/// Stops the demo of the folder; stopped already is as good.
+pub fn stop_only(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let place = Place::of(&global.dir);
+    Manifest::load(&place, &global.dir)?;
+    stop(&place)?;
+    let dir = global.dir.display();
+    let stopped = Stopped { dir: place.dir().display().to_string() };
+    Ok(say.done(stopped, |_| format!("stopped; again: vmhold quickstart resume --dir {dir}\n")))
+}
+
 /// Ends the server this demo started, if it still runs.
 fn stop(place: &Place) -> Result<(), Problem> {
     let Some(process) = read_json::<ProcessId>(&place.server()) else { return Ok(()) };

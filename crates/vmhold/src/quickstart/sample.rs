@@ -1,7 +1,7 @@
 //! Sample data of a demo: blocks that say what they are, with a file of every
 //! acknowledgement, and the proof that all of it is still there.
 
-use control::check::{FsckReport, WriteCheck};
+use control::check::{CheckpointReport, FsckReport, WriteCheck};
 use control::client::Call;
 use control::{Document, Envelope, Exit, Problem};
 use load::command::{BenchArgs, ConnectArgs, Console, VerifyArgs};
@@ -36,8 +36,8 @@ impl Document for DemoCheck {
     const SCHEMA: &'static str = WriteCheck::SCHEMA;
 }
 
-/// Writes the sample and its journal of acknowledgements.
-pub fn write(place: &Place, announced: &Announcement) -> Result<(), Problem> {
+/// Writes the sample and its journal of acknowledgements, and brings it to the drives.
+pub fn write(place: &Place, announced: &Announcement, global: &Global) -> Result<(), Problem> {
     let args = BenchArgs {
         target: Some(target(announced)),
         connect: ConnectArgs::default(),
@@ -64,7 +64,11 @@ pub fn write(place: &Place, announced: &Announcement) -> Result<(), Problem> {
         keep: true,
         max_errors: 0,
     };
-    load::bench::run(&args, Console::default()).map_err(|failure| problem_of(&failure)).map(drop)
+    load::bench::run(&args, Console::default()).map_err(|failure| problem_of(&failure))?;
+    // On the drives there is something to break; in the journal there is nothing to see.
+    let call = Call { method: "POST", path: "/v1/checkpoint", ..Call::default() };
+    let made: Envelope<CheckpointReport> = appliance::patient_client(global)?.call(&call)?;
+    made.into_result().map(drop)
 }
 
 /// Proves every acknowledged write, then checks every reference.

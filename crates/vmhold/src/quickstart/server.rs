@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use control::{Envelope, Exit, Problem, codes};
@@ -11,13 +11,13 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Global;
 use crate::place::{Announcement, Place, unusable, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
 use crate::serve::DETACH;
+use crate::signals::Signals;
 
 /// A full journal is replayed well within this.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -28,6 +28,7 @@ const LOG_LINE_CHARACTERS: usize = 200;
 /// A running server.
 pub struct Server {
     runtime: Runtime,
+    signals: Signals,
     child: Child,
     stdin: Option<ChildStdin>,
     /// What it announced.
@@ -46,22 +47,26 @@ impl Server {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| cannot_start(&error))?;
         let within = global.timeout.unwrap_or(READY_WITHIN);
-        let (child, stdin, announced) = runtime.block_on(spawn(place, within))?;
-        Ok(Self { runtime, child, stdin: Some(stdin), announced })
+        let entered = runtime.enter();
+        let mut signals = Signals::catch().map_err(|error| cannot_start(&error))?;
+        drop(entered);
+        let (child, stdin, announced) = runtime.block_on(spawn(place, within, &mut signals))?;
+        Ok(Self { runtime, signals, child, stdin: Some(stdin), announced })
     }
 
     /// In the background: lets it go on without us. Else stays until it ends or a signal
     /// asks for its end, and ends it.
     pub fn stay(&mut self, background: bool, place: &Place, say: &Say) -> Result<Exit, Problem> {
         let mut stdin = self.stdin.take().expect("the server stays once");
-        let Self { runtime, child, announced, .. } = self;
+        let Self { runtime, signals, child, announced, .. } = self;
         runtime.block_on(async {
             if background {
                 let detached = stdin.write_all(format!("{DETACH}\n").as_bytes()).await;
                 detached.and(stdin.flush().await).map_err(|error| cannot_start(&error))?;
                 return Ok(Exit::Success);
             }
-            let status = supervise(child, announced.process, say).await.map_err(|error| cannot_start(&error))?;
+            let status =
+                supervise(child, announced.process, (signals, say)).await.map_err(|error| cannot_start(&error))?;
             if status.success() {
                 say.note("stopped");
                 return Ok(Exit::Success);
@@ -72,20 +77,26 @@ impl Server {
 }
 
 /// Waits for the end of the server; Ctrl-C and SIGTERM ask for it.
-async fn supervise(child: &mut Child, process: ProcessId, say: &Say) -> std::io::Result<std::process::ExitStatus> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn supervise(
+    child: &mut Child,
+    process: ProcessId,
+    (signals, say): (&mut Signals, &Say),
+) -> std::io::Result<ExitStatus> {
     loop {
         tokio::select! {
             status = child.wait() => return status,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
         }
         say.note("stopping ...");
         process.signal(Signal::TERM);
     }
 }
 
-async fn spawn(place: &Place, within: Duration) -> Result<(Child, ChildStdin, Announcement), Problem> {
+async fn spawn(
+    place: &Place,
+    within: Duration,
+    signals: &mut Signals,
+) -> Result<(Child, ChildStdin, Announcement), Problem> {
     let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
     let log = OpenOptions::new().append(true).create(true).open(place.log());
     let log: File = log.map_err(|error| unusable(&place.log(), &error))?;
@@ -100,16 +111,21 @@ async fn spawn(place: &Place, within: Duration) -> Result<(Child, ChildStdin, An
     let stdin = child.stdin.take().expect("it was asked for");
     let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
     let mut line = String::new();
-    let read = tokio::time::timeout(within, stdout.read_line(&mut line)).await;
-    if read.is_err() {
-        return Err(Problem::new(&codes::TIMED_OUT, "the server is not ready yet").why(log_tail(&place.log())));
+    let problem = tokio::select! {
+        _ = stdout.read_line(&mut line) => None,
+        () = tokio::time::sleep(within) => Some(Problem::new(&codes::TIMED_OUT, "the server was not ready in time")),
+        () = signals.next() => Some(Problem::new(&codes::DEMO_NOT_RUNNING, "the server was stopped before it was ready")),
+    };
+    if let Some(problem) = problem {
+        // Its standard input closes with us, and it stops as soon as it can.
+        return Err(problem.why(log_tail(&place.log())));
     }
     let said: Option<Envelope<Announcement>> = serde_json::from_str(&line).ok();
     match said.map(Envelope::into_result) {
         Some(Ok(announced)) => Ok((child, stdin, announced)),
         Some(Err(problem)) => {
             let _ = child.wait().await;
-            Err(problem.note(log_tail(&place.log())))
+            Err(problem.note(format!("its log: {}", place.log().display())))
         }
         None => {
             // What it still has to say is in its log.
@@ -144,7 +160,8 @@ fn log_tail(path: &Path) -> String {
         return format!("its log {} cannot be read: {error}", path.display());
     }
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
+    // The report for people repeats what the last of these says.
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{')).collect();
     let last = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].iter();
     let cut: Vec<String> = last.map(|line| line.chars().take(LOG_LINE_CHARACTERS).collect()).collect();
     format!("its log ends with: {}", cut.join(" / "))
