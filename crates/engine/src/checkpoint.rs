@@ -151,7 +151,7 @@ impl Inner {
         for (id, page) in &from.pages {
             let mut packed = Vec::with_capacity(page.packed_bytes());
             page.pack(&mut packed);
-            let entry = self.write_page(mover, *id, u64::from(page.tree()), number, &packed).await?;
+            let entry = self.write_page(mover, (*id, page.tree()), number, &packed).await?;
             note(&mut updates, *id, entry);
         }
         self.counters.borrow_mut().pages_written += from.pages.len() as u64;
@@ -162,14 +162,13 @@ impl Inner {
     async fn write_page(
         &self,
         mover: &mut Mover,
-        id: PageId,
-        tree: u64,
+        (id, tree): (PageId, u8),
         number: u64,
         packed: &[u8],
     ) -> Result<PageEntry, StoreRefusal> {
         self.leave_old_place(id).await?;
         let mut descriptor = log_descriptor(ObjectKind::Page, id.0, number, packed.len());
-        descriptor.owner = tree;
+        descriptor.owner = u64::from(tree);
         let place = self.place_live(mover, &descriptor, packed).await?;
         Ok(PageEntry { place, version: number })
     }
@@ -250,7 +249,7 @@ impl Inner {
         }
         let mut packed = Vec::new();
         table.pack(&mut packed);
-        let entry = self.write_page(mover, id, 0, number, &packed).await?;
+        let entry = self.write_page(mover, (id, 0), number, &packed).await?;
         self.state.borrow_mut().pages.write_table(id, table);
         Ok(entry)
     }

@@ -75,11 +75,11 @@ impl Inner {
         let check = content_check(&key, &content);
         if self.options.dedup {
             let candidate = self.state.borrow().fingerprints.find(check);
-            if let Some(object) = candidate {
-                if self.is_duplicate(Mapping { object, content: check }, &content).await? {
-                    self.counters.borrow_mut().blocks_shared += 1;
-                    return Ok(Fresh::Shared(Mapping { object, content: check }));
-                }
+            if let Some(object) = candidate
+                && self.is_duplicate(Mapping { object, content: check }, &content).await?
+            {
+                self.counters.borrow_mut().blocks_shared += 1;
+                return Ok(Fresh::Shared(Mapping { object, content: check }));
             }
         }
         let (object, epoch) = {

@@ -58,9 +58,9 @@ impl Engine {
         journal: Journal,
         world: World,
         options: Options,
-        (state, mover): (State, Mover),
+        memory: (State, Mover),
     ) -> Engine {
-        let inner = Rc::new(Inner::new(group, journal, world, options, state, mover));
+        let inner = Rc::new(Inner::new(group, journal, world, options, memory));
         inner.look_at_space();
         Engine { inner }
     }
@@ -334,10 +334,10 @@ async fn background(inner: Rc<Inner>) {
             return;
         }
         let mut mover = inner.mover.lock().await;
-        if let Err(refusal) = inner.tend(&mut mover).await {
-            if refusal != StoreRefusal::NoSpace {
-                inner.stop("background work met damage that it cannot go around");
-            }
+        if let Err(refusal) = inner.tend(&mut mover).await
+            && refusal != StoreRefusal::NoSpace
+        {
+            inner.stop("background work met damage that it cannot go around");
         }
     }
 }

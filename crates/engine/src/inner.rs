@@ -61,7 +61,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub fn new(group: Group, journal: Journal, world: World, options: Options, state: State, mover: Mover) -> Inner {
+    pub fn new(
+        group: Group,
+        journal: Journal,
+        world: World,
+        options: Options,
+        (state, mover): (State, Mover),
+    ) -> Inner {
         let blocks = (options.cache_bytes / 8192).max(16) as usize;
         Inner {
             group,
@@ -209,10 +215,10 @@ impl Inner {
 
     /// The record with `sequence` is applied.
     pub fn acknowledge(&self, sequence: Sequence, outcome: Outcome) {
-        if let Some(ack) = self.acks.borrow_mut().get_mut(&sequence.0) {
-            if let Ack::Waiting(waker) = std::mem::replace(ack, Ack::Done(outcome)) {
-                waker.into_iter().for_each(Waker::wake);
-            }
+        if let Some(ack) = self.acks.borrow_mut().get_mut(&sequence.0)
+            && let Ack::Waiting(waker) = std::mem::replace(ack, Ack::Done(outcome))
+        {
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 /// The model. See the module's head.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct MemoryStore {
     state: RefCell<State>,
 }

@@ -133,10 +133,10 @@ impl Inner {
     /// A block with its staged fragments laid over what is stored.
     pub async fn overlaid(&self, id: BlockId, stored: Stored, staged: &StagedBlock) -> Result<Buf, StoreRefusal> {
         let mut block = BufMut::zeroed(BLOCK);
-        if !staged.covers() {
-            if let Some(below) = self.fetch(id, stored).await? {
-                block.copy_from_slice(&below);
-            }
+        if !staged.covers()
+            && let Some(below) = self.fetch(id, stored).await?
+        {
+            block.copy_from_slice(&below);
         }
         staged.overlay(&mut block);
         Ok(block.freeze())

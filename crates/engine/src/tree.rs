@@ -172,12 +172,12 @@ impl Tree {
             self.root = pages.add(page);
             return Ok(());
         };
-        self.put_at(pages, path, leaf, key, value);
+        self.put_at(pages, (path, leaf), key, value);
         Ok(())
     }
 
     /// Puts an entry into page `id`, splitting it and its ancestors in `path` as needed.
-    fn put_at(&mut self, pages: &mut impl Pages, mut path: Path, id: PageId, key: &[u8], value: &[u8]) {
+    fn put_at(&mut self, pages: &mut impl Pages, (mut path, id): (Path, PageId), key: &[u8], value: &[u8]) {
         let mut split = None;
         pages.page_mut(id, |page| {
             if page.put(key, value) == Err(PageFull) {
@@ -189,7 +189,7 @@ impl Tree {
         let level = upper.level();
         let upper = pages.add(upper).0.to_le_bytes();
         match path.pop() {
-            Some((parent, _)) => self.put_at(pages, path, parent, &separator, &upper),
+            Some((parent, _)) => self.put_at(pages, (path, parent), &separator, &upper),
             None => {
                 let mut root = Page::new(self.number, level + 1);
                 root.put(&[], &id.0.to_le_bytes()).expect("two entries fit");
