@@ -149,9 +149,7 @@ fn mappings(nfs: u16, mounts: u16, portmap: bool) -> Vec<Mapping> {
 async fn sample_for_ever(shard: Rc<Shard>) {
     loop {
         let sample = Sample::of(&shard);
-        let mut samples = shard.samples.borrow_mut();
-        *samples = (sample, samples.0.clone());
-        drop(samples);
+        shard.samples.replace_with(|(newest, _)| (sample, std::mem::take(newest)));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -267,7 +267,8 @@ impl Client {
     /// Everything is settled: used space must be exact, too.
     pub async fn judge_settled(&self, engine: &Engine) {
         self.judge(engine).await;
-        for &file in &self.files.borrow().clone() {
+        let files = self.files.borrow().clone();
+        for &file in &files {
             let used = |head: Option<engine::store::FileHead>| head.map(|head| head.used_bytes);
             let ours = engine.head(file).await.unwrap_or_else(|refusal| panic!("{refusal}: head of file {file}"));
             assert_eq!(used(ours), used(head(&self.model.borrow(), file)), "used space of file {file}");

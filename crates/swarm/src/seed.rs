@@ -66,8 +66,11 @@ struct Seed {
     engine: RefCell<Option<Engine>>,
 }
 
+/// Takes the lines of a trace.
+pub type Trace = Box<dyn FnMut(&str)>;
+
 /// Runs a seed. Panics at the first thing that must not be.
-pub fn run(seed: u64, trace: Option<Box<dyn FnMut(&str)>>) -> Report {
+pub fn run(seed: u64, trace: Option<Trace>) -> Report {
     let world = SimWorld::new(seed);
     if let Some(sink) = trace {
         world.trace_to(sink);
