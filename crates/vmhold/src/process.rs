@@ -28,9 +28,9 @@ impl ProcessId {
         Self::of(std::process::id())
     }
 
-    /// Whether it still runs.
+    /// Whether any part of it still runs.
     pub fn is_alive(self) -> bool {
-        start_ticks(self.pid) == Some(self.start_ticks)
+        !self.wait(Duration::ZERO)
     }
 
     /// Sends `signal` to exactly this process. False when it is gone.
@@ -38,18 +38,19 @@ impl ProcessId {
         self.handle().is_some_and(|handle| pidfd_send_signal(handle, signal).is_ok())
     }
 
-    /// Waits until it has ended; false when it has not within `limit`.
+    /// Waits until it has ended with all its threads, and so has let go of its files and
+    /// locks; false when it has not within `limit`.
     pub fn wait(self, limit: Duration) -> bool {
         let begun = Instant::now();
         let Some(handle) = self.handle() else { return true };
         loop {
-            let Some(left) = limit.checked_sub(begun.elapsed()) else { return false };
+            let left = limit.saturating_sub(begun.elapsed());
             let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
             match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)) {
                 Ok(0) => return false,
                 Ok(_) => return true,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return !self.is_alive(),
+                Err(_) => return start_ticks(self.pid) != Some(self.start_ticks),
             }
         }
     }
@@ -59,17 +60,15 @@ impl ProcessId {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Opened first, compared afterwards: what is compared is what the handle means.
-        self.is_alive().then_some(handle)
+        (start_ticks(self.pid) == Some(self.start_ticks)).then_some(handle)
     }
 }
 
-/// Field 22 of `/proc/PID/stat`; none for a process that has ended and waits for its parent.
+/// Field 22 of `/proc/PID/stat`. A process whose first thread has ended is still listed.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let ended = matches!(fields.first(), Some(&"Z" | &"X"));
-    (!ended).then(|| fields.get(19)?.parse().ok()).flatten()
+    rest.split(' ').nth(19)?.parse().ok()
 }
 
 #[cfg(test)]
