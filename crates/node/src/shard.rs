@@ -88,6 +88,11 @@ impl Shard {
         for listener in [Some(nfs), mounts].into_iter().flatten() {
             tokio::task::spawn_local(self.door.clone().listen(self.service.clone(), listener));
         }
+        if self.config.portmap || self.config.rpcbind {
+            // Clients announce their restarts (NSM) by UDP, to where a portmapper sends them.
+            let datagrams = bind_datagrams(self.ready.mount, "NSM").await?;
+            tokio::task::spawn_local(answer_datagrams(self.service.clone(), datagrams));
+        }
         if self.config.portmap {
             let address = (self.config.nfs.ip(), PORTMAP_PORT).into();
             let streams = bind(address, "the portmapper").await?;
@@ -140,6 +145,7 @@ fn mappings(nfs: u16, mounts: u16, portmap: bool) -> Vec<Mapping> {
     ];
     let mapping = |(program, version, port)| Mapping { program, version, port, transport: Transport::Tcp };
     let mut all: Vec<Mapping> = programs.into_iter().map(mapping).collect();
+    all.push(Mapping { transport: Transport::Udp, ..mapping((nsm::PROGRAM, 1, mounts)) });
     if portmap {
         all.push(mapping((100_000, 2, PORTMAP_PORT)));
     }
