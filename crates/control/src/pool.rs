@@ -234,11 +234,16 @@ impl Pool {
 
     fn map_rows(&self) -> String {
         let cells = |show: &dyn Fn(&Drive) -> String| -> String {
-            self.drives.iter().map(|drive| format!("{:>3}", show(drive))).collect()
+            self.drives.iter().map(|drive| format!(" {:>2}", show(drive))).collect()
         };
-        let percent = |share: Option<f64>| text::or_dash(share, |share| format!("{:.0}", share * 100.0));
+        // Two digits, so that 24 drives fit a line: full is `**`.
+        let percent = |share: Option<f64>| match share.map(|share| (share * 100.0).round() as u64) {
+            None => "-".to_owned(),
+            Some(100..) => "**".to_owned(),
+            Some(percent) => percent.to_string(),
+        };
         let mut out = format!("slot   {}\n", cells(&|drive| drive.slot.to_string()));
-        let legend = ". ONLINE  F FAILED  M MISSING  R REBUILDING  S SPARE";
+        let legend = ". ONLINE  F FAILED  M MISSING  R REBUILDING  S SPARE  ** 100";
         out.push_str(&format!("state  {}\n", cells(&|drive| drive.state.letter().to_string())));
         out.push_str(&format!("used % {}\n", cells(&|drive| percent(share(drive.used_bytes, drive.capacity_bytes)))));
         out.push_str(&format!(
@@ -535,7 +540,7 @@ slot     1  2  3  4  5  6  7  8
 state    .  .  F  .  .  .  M  .
 used %  59 59  - 59 59 59  - 59
 wear %   -  -  -  -  -  -  -  -
-       . ONLINE  F FAILED  M MISSING  R REBUILDING  S SPARE
+       . ONLINE  F FAILED  M MISSING  R REBUILDING  S SPARE  ** 100
   flash0/3  FAILED  file was cut short
   flash0/7  MISSING  no such file
 "

@@ -29,13 +29,13 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) {
 fn group_event(event: &raid::Event) {
     match event {
         raid::Event::DriveFailed { slot, reason } => {
-            tracing::error!(code = "VH1021", slot = slot.0, ?reason, "drive failed; its units are read around");
+            tracing::error!(code = "VH1021", slot = slot.0 + 1, ?reason, "drive failed; its units are read around");
         }
         raid::Event::DriveMissing { slot } => {
-            tracing::error!(code = "VH1022", slot = slot.0, "drive is missing");
+            tracing::error!(code = "VH1022", slot = slot.0 + 1, "drive is missing");
         }
         raid::Event::UnitRepaired { stripe, slot, damage } => {
-            tracing::warn!(code = "VH1031", %stripe, slot = slot.0, ?damage, "damaged unit repaired");
+            tracing::warn!(code = "VH1031", %stripe, slot = slot.0 + 1, ?damage, "damaged unit repaired");
         }
         raid::Event::StripeLost { stripe } => {
             tracing::error!(code = "VH1032", %stripe, "stripe is damaged beyond repair");
