@@ -17,21 +17,35 @@ use crate::stripes::Usage;
 use crate::tree::PageId;
 
 /// Stripes looked for at a time.
-const VICTIMS: usize = 8;
+const VICTIMS: usize = 64;
+/// Stripes filled at a time with what is moved.
+const STRIPES_MOVED_MAX: u64 = 16;
+/// Stripes left for the checkpoint behind, besides its pages.
+const STRIPES_FOR_PAGES: u64 = 3;
+/// What a dirty page costs in a checkpoint at most, the table page that names it included.
+const PAGE_COST_BYTES: u64 = 2 * 4400;
 
 impl Inner {
     /// Empties a few stripes, those with the fewest live bytes first. Returns how many it
     /// took on; they are free after the next checkpoint.
     pub async fn clean(&self, mover: &mut Mover) -> Result<usize, StoreRefusal> {
         let full = self.stripe_bytes();
-        let mut victims = self.state.borrow().stripes.victims(VICTIMS + mover.stuck.len(), full / 16 * 15);
+        let free = self.state.borrow().stripes.free_count() as u64 + self.group.space().stripes_free;
+        // What is moved needs room itself, and so do the pages that say so, until the
+        // checkpoint frees the victims.
+        let pages = self.state.borrow().pages.dirty_count() as u64 * PAGE_COST_BYTES / u64::from(full);
+        let room = free.saturating_sub(STRIPES_FOR_PAGES + pages) / 2;
+        if room == 0 {
+            return Ok(0);
+        }
+        let budget = room.min(STRIPES_MOVED_MAX) * u64::from(full);
+        let mut victims = self.state.borrow().stripes.victims(VICTIMS + mover.stuck.len(), full / 32 * 31);
         victims.retain(|victim| !mover.stuck.contains(&victim.stripe));
         let mut taken = 0;
         let mut moved_bytes = 0u64;
         for victim in victims.into_iter().take(VICTIMS) {
-            // What is moved needs room itself, until the checkpoint frees the victims.
             moved_bytes += u64::from(victim.live_bytes);
-            if taken > 0 && moved_bytes > u64::from(full) * 2 {
+            if taken > 0 && moved_bytes > budget {
                 break;
             }
             self.empty_stripe(mover, victim).await?;
@@ -46,7 +60,11 @@ impl Inner {
     /// Bytes of payload of a stripe as they are written now.
     pub fn stripe_bytes(&self) -> u32 {
         let newest = self.state.borrow().stripes.segments().last();
-        newest.and_then(|segment| self.group.payload_bytes_per_stripe(segment)).unwrap_or(1 << 20)
+        let open = newest.and_then(|segment| self.group.payload_bytes_per_stripe(segment));
+        open.unwrap_or_else(|| {
+            let space = self.group.space();
+            (space.data_bytes_free / space.stripes_free.max(1)).clamp(1, u64::from(u32::MAX)) as u32
+        })
     }
 
     async fn empty_stripe(&self, mover: &mut Mover, victim: Usage) -> Result<(), StoreRefusal> {

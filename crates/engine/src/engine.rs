@@ -5,6 +5,7 @@
 //! the journal, staging (no copy) and waking the writer. No drive is written, no tree is
 //! changed, no thread is crossed; allocations: two small map entries.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use base::port::World;
@@ -86,14 +87,22 @@ impl Engine {
     pub async fn settle(&self) -> Result<(), StoreRefusal> {
         let inner = &self.inner;
         let mut mover = inner.mover.lock().await;
+        let mut rounds_in_vain = 0;
         loop {
+            let before = inner.counters.borrow().blocks_destaged;
             inner.destage(&mut mover, usize::MAX).await?;
             mover.data.drain(inner).await?;
             // A block that was written over, or whose duplicate went, queues again.
             if inner.state.borrow().staged.queued_count() == 0 {
                 break;
             }
+            inner.reclaim(&mut mover, 4096).await?;
             inner.make_room(&mut mover).await?;
+            let gained = inner.counters.borrow().blocks_destaged > before;
+            rounds_in_vain = if gained { 0 } else { rounds_in_vain + 1 };
+            if rounds_in_vain > 16 {
+                return Err(StoreRefusal::NoSpace);
+            }
         }
         while inner.reclaim(&mut mover, 4096).await? {}
         inner.checkpoint(&mut mover).await
@@ -152,7 +161,11 @@ impl Engine {
         let inner = &self.inner;
         let osn = inner.state.borrow_mut().next_osn();
         let tag = Tag { kind, stream: 0, epoch: Epoch(0), osn, scope };
-        let appended = inner.journal.append(NewRecord { tag, body }).await;
+        // Whoever makes room in the journal may stop meanwhile.
+        let halted = pin!(inner.halted.notified());
+        inner.refuse_if_stopped()?;
+        let append = pin!(inner.journal.append(NewRecord { tag, body }));
+        let Either::Left((appended, _)) = select(append, halted).await else { return Err(StoreRefusal::Stopped) };
         let appended = appended.map_err(|refusal| match refusal {
             journal::Refusal::TooLong => StoreRefusal::TooBig,
             journal::Refusal::Full => StoreRefusal::NoSpace,
@@ -167,13 +180,24 @@ impl Inner {
     /// Room kept back so that cleaning and checkpoints can always go on.
     pub fn reserved_bytes(&self) -> u64 {
         let stripe = u64::from(self.stripe_bytes());
-        (self.total_bytes.get() / 12).max((self.options.stripes_reserved() + 4) * stripe).min(self.total_bytes.get())
+        let floor = (self.stripes_kept_from_intake() * 2 + 8) * stripe;
+        (self.total_bytes.get() / 12).max(floor).min(self.total_bytes.get())
+    }
+
+    /// Free stripes that only cleaning and checkpoints may use. The cleaner gains only
+    /// what its victims lack, so it needs room to empty many at a time.
+    pub fn stripes_kept_from_intake(&self) -> u64 {
+        let total = self.total_bytes.get() / u64::from(self.stripe_bytes()).max(1);
+        self.options.stripes_reserved().max(total / 24)
     }
 
     /// Looks how many bytes of stripes there are; changes with drives and segments.
     pub fn look_at_space(&self) {
         let space = self.group.space();
-        self.total_bytes.set(space.data_bytes_free + space.data_bytes_open);
+        // Blocks do not straddle units, so the end of each unit may stay unused.
+        let unit = u64::from(self.group.unit_payload_bytes());
+        let packed = unit / BLOCK_OBJECT_BYTES * BLOCK_OBJECT_BYTES;
+        self.total_bytes.set((space.data_bytes_free + space.data_bytes_open) / unit * packed);
         let degraded: Vec<_> =
             self.state.borrow().stripes.segments().filter(|segment| self.group.is_degraded(*segment)).collect();
         self.state.borrow_mut().stripes.set_closed(degraded);
@@ -184,7 +208,7 @@ impl Inner {
     pub fn promisable_bytes(&self) -> u64 {
         let state = self.state.borrow();
         let blocks = state.staged.block_count() as u64 + self.promised_blocks.get();
-        let used = state.stripes.live_bytes() + blocks * BLOCK_OBJECT_BYTES;
+        let used = state.stripes.live_bytes() + blocks * (BLOCK_OBJECT_BYTES + BLOCK_METADATA_BYTES);
         self.total_bytes.get().saturating_sub(self.reserved_bytes() + used)
     }
 
@@ -279,9 +303,7 @@ impl Inner {
 
     /// Cleans while few stripes are free. What is cleaned is free after a checkpoint.
     async fn make_room(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
-        let reserved = self.options.stripes_reserved();
-        let total = self.total_bytes.get() / u64::from(self.stripe_bytes()).max(1);
-        let low = (reserved * 2).max(total / 16);
+        let low = self.stripes_kept_from_intake() * 2;
         let mut before = 0;
         for _ in 0..64 {
             let (free, emptied) = {
@@ -354,6 +376,10 @@ async fn keep_root(inner: Rc<Inner>) {
     }
 }
 
+/// What a block adds to the trees: its mapping, its object's row, its share of the pages
+/// above and of the delta, about.
+const BLOCK_METADATA_BYTES: u64 = 160;
+
 /// Keeps room for some blocks until the write is staged.
 struct Promise<'a> {
     inner: &'a Inner,
@@ -362,7 +388,7 @@ struct Promise<'a> {
 
 impl<'a> Promise<'a> {
     fn new(inner: &'a Inner, blocks: u64) -> Result<Promise<'a>, StoreRefusal> {
-        if inner.promisable_bytes() < blocks * BLOCK_OBJECT_BYTES {
+        if inner.promisable_bytes() < blocks * (BLOCK_OBJECT_BYTES + BLOCK_METADATA_BYTES) {
             return Err(StoreRefusal::NoSpace);
         }
         inner.promised_blocks.set(inner.promised_blocks.get() + blocks);

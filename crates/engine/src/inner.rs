@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub work: Notify,
     /// A checkpoint is done.
     pub checkpointed: Notify,
+    /// Wakes those who wait for room in the journal when the engine stops.
+    pub halted: Notify,
     /// Blocks promised to writers and not yet staged.
     pub promised_blocks: Cell<u64>,
     /// Bytes of stripe payload in all, as of the last look.
@@ -88,6 +90,7 @@ impl Inner {
             stopped: Cell::new(false),
             work: Notify::new(),
             checkpointed: Notify::new(),
+            halted: Notify::new(),
             promised_blocks: Cell::new(0),
             total_bytes: Cell::new(0),
             counters: RefCell::default(),
@@ -106,6 +109,7 @@ impl Inner {
             }
         }
         self.checkpointed.notify_waiters();
+        self.halted.notify_waiters();
     }
 
     pub fn is_stopped(&self) -> bool {

@@ -216,11 +216,12 @@ impl Inner {
     /// A free stripe of a healthy segment, or of a new one, or of a degraded one when
     /// there is no other.
     pub async fn take_stripe(&self, purpose: Purpose) -> Result<(StripeId, u64), StoreRefusal> {
+        let kept = self.stripes_kept_from_intake();
         loop {
             {
                 let mut state = self.state.borrow_mut();
                 let spare = self.group.space().stripes_free + state.stripes.free_count() as u64;
-                if purpose == Purpose::Intake && spare <= self.options.stripes_reserved() {
+                if purpose == Purpose::Intake && spare <= kept {
                     return Err(StoreRefusal::NoSpace);
                 }
                 let generation = state.next_generation();
