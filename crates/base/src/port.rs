@@ -118,6 +118,21 @@ pub trait Clock {
 pub trait Spawn {
     /// Runs `task` beside the caller. `name` is for traces.
     fn spawn(&self, name: &'static str, task: LocalFuture<'static, ()>);
+
+    /// Lets everything else that can go on do so first, what just arrived from outside
+    /// included. Long work pauses every few tens of microseconds; that is what keeps the
+    /// latency of others flat.
+    fn pause(&self) -> LocalFuture<'static, ()> {
+        let mut paused = false;
+        Box::pin(std::future::poll_fn(move |context| {
+            if paused {
+                return std::task::Poll::Ready(());
+            }
+            paused = true;
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }))
+    }
 }
 
 /// Legal variation and randomness. The real world answers `false` to every `maybe` and
@@ -142,17 +157,8 @@ pub struct World {
 }
 
 impl World {
-    /// Lets other tasks of the shard run once.
+    /// Lets the other tasks of the shard run; see [`Spawn::pause`].
     pub async fn yield_now(&self) {
-        let mut yielded = false;
-        std::future::poll_fn(|context| {
-            if yielded {
-                return std::task::Poll::Ready(());
-            }
-            yielded = true;
-            context.waker().wake_by_ref();
-            std::task::Poll::Pending
-        })
-        .await;
+        self.spawn.pause().await;
     }
 }

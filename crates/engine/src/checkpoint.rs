@@ -36,6 +36,9 @@ use crate::tree::{Missing, PageId, Tree};
 /// Most payload of a usage or delta object.
 const LOG_OBJECT_BYTES: usize = 60 * 1024;
 
+/// Pages written between two looks at other work.
+const PAGES_PER_TURN: usize = 16;
+
 /// What step 2 fixed.
 struct Collected {
     pages: Vec<(PageId, Rc<Page>)>,
@@ -148,7 +151,10 @@ impl Inner {
             self.leave_old_place(*id).await?;
             note(&mut updates, *id, PageEntry::default());
         }
-        for (id, page) in &from.pages {
+        for (count, (id, page)) in from.pages.iter().enumerate() {
+            if count % PAGES_PER_TURN == PAGES_PER_TURN - 1 {
+                self.world.yield_now().await;
+            }
             let mut packed = Vec::with_capacity(page.packed_bytes());
             page.pack(&mut packed);
             let entry = self.write_page(mover, (*id, page.tree()), number, &packed).await?;

@@ -20,6 +20,9 @@ use crate::tree::PageId;
 /// Bytes of a unit before its payload.
 const UNIT_HEADER_BYTES: usize = raid::UNIT_HEADER_BYTES;
 
+/// Mappings applied between two looks at other work.
+const ITEMS_PER_TURN: usize = 16;
+
 /// An object that the cleaner moved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Move {
@@ -255,7 +258,10 @@ impl Inner {
 
     /// Applies the mappings and moves of a stripe that is written.
     async fn apply_consequences(&self, consequences: Consequences) -> Result<(), StoreRefusal> {
-        for item in &consequences.items {
+        for (count, item) in consequences.items.iter().enumerate() {
+            if count % ITEMS_PER_TURN == ITEMS_PER_TURN - 1 {
+                self.world.yield_now().await;
+            }
             if !self.resident(|state| state.apply_item(item)).await? {
                 self.state.borrow_mut().staged.put_back(item.id);
             }
