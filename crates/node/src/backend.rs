@@ -11,7 +11,7 @@ use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
-use engine::Finding;
+use engine::{Finding, Scrub};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
@@ -151,14 +151,18 @@ impl Shard {
         })
     }
 
-    /// Checks names and attributes, then every reference and object. What is only in the
-    /// journal goes to the drives first, so that all of it is checked.
+    /// Checks every unit on the drives, parity and registers too, and repairs what is
+    /// damaged; then names and attributes, then every reference and object. What is only
+    /// in the journal goes to the drives first, so that all of it is checked.
     async fn fsck(&self) -> Result<FsckReport, Problem> {
         let (started_at, begun) = (Timestamp::now(), Instant::now());
         let cannot = |why: String| Problem::new(&codes::POOL_FAULTED, "the check could not go through").why(why);
         // A pool that takes no writes any more is checked as it is.
         let _ = self.engine.checkpoint().await;
         let repaired_before = self.engine.group().counters().units_repaired;
+        let scrub = self.engine.scrub().await.map_err(|refusal| cannot(refusal.to_string()))?;
+        self.engine.group().scrub_registers().await;
+        self.last_scrub_ns.set(u64::try_from(Timestamp::now().as_nanosecond()).ok());
         let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
         let mut damage: Vec<Damage> = names
@@ -170,6 +174,7 @@ impl Shard {
             })
             .collect();
         damage.extend(audit.findings.iter().map(damage_of));
+        damage.extend(damage_of_units(&scrub));
         let damage_count = damage.len() as u64;
         damage.truncate(DAMAGE_LISTED);
         Ok(FsckReport {
@@ -191,6 +196,23 @@ impl Shard {
 
 fn refused(name: &str, refusal: Refusal) -> Problem {
     Problem::new(&codes::BAD_INPUT, format!("datastore \"{name}\" cannot be changed")).why(format!("{refusal:?}"))
+}
+
+/// What a scrub could not repair. Units on absent drives are no damage: the state of the
+/// pool tells of them.
+fn damage_of_units(scrub: &Scrub) -> impl Iterator<Item = Damage> {
+    [
+        (scrub.stripes_lost, "stripes have too few good units left"),
+        (scrub.units_unrepaired, "damaged units could not be rewritten"),
+        (scrub.stripes_inconsistent, "stripes have parity that does not fit their data"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| Damage {
+        kind: DamageKind::Unreadable,
+        place: "units".into(),
+        detail: format!("{count} {what}"),
+    })
 }
 
 fn damage_of(finding: &Finding) -> Damage {
