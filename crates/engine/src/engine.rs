@@ -212,6 +212,12 @@ impl Inner {
         self.total_bytes.get().saturating_sub(self.reserved_bytes() + used)
     }
 
+    /// Whether `needed_bytes` would not fit even if nothing were staged.
+    fn is_full_for(&self, needed_bytes: u64) -> bool {
+        let live = self.state.borrow().stripes.live_bytes();
+        self.total_bytes.get().saturating_sub(self.reserved_bytes() + live) < needed_bytes
+    }
+
     async fn apply_record(&self, record: Record) -> Result<(), StoreRefusal> {
         let stamp = Stamp { sequence: record.sequence.0, osn: record.tag.osn };
         let outcome = if record.tag.kind == Kind::WRITE {
@@ -253,10 +259,14 @@ impl Inner {
     /// A round of background work. The caller holds the mover lock.
     async fn tend(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         self.look_at_space();
-        let pressed = self.journal_is_filling();
+        let wanted = self.waiting_for_room.get() > 0;
+        let pressed = wanted || self.journal_is_filling();
         let staged = self.state.borrow().staged.queued_count();
         if staged > 0 && (pressed || staged >= self.options.destage_blocks || self.checkpoint_is_due(mover)) {
             self.destage(mover, self.options.destage_blocks).await?;
+            if wanted {
+                mover.data.drain(self).await?;
+            }
         }
         let more = self.reclaim(mover, 4096).await?;
         self.make_room(mover).await?;
@@ -304,17 +314,17 @@ impl Inner {
     /// Cleans while few stripes are free. What is cleaned is free after a checkpoint.
     async fn make_room(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         let low = self.stripes_kept_from_intake() * 2;
-        let mut before = 0;
+        let mut before = None;
         for _ in 0..64 {
             let (free, emptied) = {
                 let state = self.state.borrow();
                 (state.stripes.free_count() as u64 + self.group.space().stripes_free, state.stripes.emptied_count())
             };
             // A round that has not gained anything is not repeated at once.
-            if free >= low || free <= before {
+            if free >= low || before.is_some_and(|before| free <= before) {
                 return Ok(());
             }
-            before = free;
+            before = Some(free);
             let cleaned = if free > 2 { self.clean(mover).await? } else { 0 };
             if cleaned == 0 && emptied == 0 {
                 return Ok(());
@@ -387,12 +397,43 @@ struct Promise<'a> {
 }
 
 impl<'a> Promise<'a> {
-    fn new(inner: &'a Inner, blocks: u64) -> Result<Promise<'a>, StoreRefusal> {
-        if inner.promisable_bytes() < blocks * (BLOCK_OBJECT_BYTES + BLOCK_METADATA_BYTES) {
-            return Err(StoreRefusal::NoSpace);
+    /// Takes room for `blocks`. Everything staged counts at its worst until it is
+    /// destaged, overwrites too; while that alone stands in the way the writer waits for
+    /// the destager instead of being told that the pool is full.
+    async fn take(inner: &'a Inner, blocks: u64) -> Result<Promise<'a>, StoreRefusal> {
+        let needed_bytes = blocks * (BLOCK_OBJECT_BYTES + BLOCK_METADATA_BYTES);
+        let give_up = inner.world.clock.now() + inner.options.room_wait_max;
+        let _waiting = WaitsForRoom::new(inner);
+        loop {
+            inner.refuse_if_stopped()?;
+            if inner.promisable_bytes() >= needed_bytes {
+                inner.promised_blocks.set(inner.promised_blocks.get() + blocks);
+                return Ok(Promise { inner, blocks });
+            }
+            let now = inner.world.clock.now();
+            if inner.is_full_for(needed_bytes) || now >= give_up {
+                return Err(StoreRefusal::NoSpace);
+            }
+            inner.work.notify_one();
+            let soon = inner.world.clock.sleep_until(now + inner.options.room_poll);
+            select(pin!(inner.checkpointed.notified()), soon).await;
         }
-        inner.promised_blocks.set(inner.promised_blocks.get() + blocks);
-        Ok(Promise { inner, blocks })
+    }
+}
+
+/// Counts a writer that waits for room, as long as it lives.
+struct WaitsForRoom<'a>(&'a Inner);
+
+impl<'a> WaitsForRoom<'a> {
+    fn new(inner: &'a Inner) -> WaitsForRoom<'a> {
+        inner.waiting_for_room.set(inner.waiting_for_room.get() + 1);
+        WaitsForRoom(inner)
+    }
+}
+
+impl Drop for WaitsForRoom<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_for_room.set(self.0.waiting_for_room.get() - 1);
     }
 }
 
@@ -434,7 +475,7 @@ impl Store for Engine {
             return Ok(Wrote { before: head, after: head, osn });
         }
         let end = offset_bytes + len as u64;
-        let _promise = Promise::new(inner, end.div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES)?;
+        let _promise = Promise::take(inner, end.div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES).await?;
         let scope = Scope { file, offset_bytes, length_bytes: len as u64 };
         let time = at.0.to_le_bytes();
         let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];

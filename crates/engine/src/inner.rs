@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub halted: Notify,
     /// Blocks promised to writers and not yet staged.
     pub promised_blocks: Cell<u64>,
+    /// Writers that wait until staged blocks are destaged.
+    pub waiting_for_room: Cell<u32>,
     /// Bytes of stripe payload in all, as of the last look.
     pub total_bytes: Cell<u64>,
     pub counters: RefCell<Counters>,
@@ -92,6 +94,7 @@ impl Inner {
             checkpointed: Notify::new(),
             halted: Notify::new(),
             promised_blocks: Cell::new(0),
+            waiting_for_room: Cell::new(0),
             total_bytes: Cell::new(0),
             counters: RefCell::default(),
             events: RefCell::default(),

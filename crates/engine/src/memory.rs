@@ -73,9 +73,18 @@ impl File {
 
     fn read(&self, offset_bytes: u64, len_bytes: usize) -> Vec<u8> {
         let end = self.head.size_bytes.min(offset_bytes.saturating_add(len_bytes as u64));
-        (offset_bytes..end)
-            .map(|at| self.blocks.get(&(at / BLOCK_BYTES)).map_or(0, |block| block[(at % BLOCK_BYTES) as usize]))
-            .collect()
+        let mut bytes = Vec::new();
+        let mut at = offset_bytes;
+        while at < end {
+            let within = (at % BLOCK_BYTES) as usize;
+            let take = (BLOCK_BYTES as usize - within).min((end - at) as usize);
+            match self.blocks.get(&(at / BLOCK_BYTES)) {
+                Some(block) => bytes.extend_from_slice(&block[within..within + take]),
+                None => bytes.resize(bytes.len() + take, 0),
+            }
+            at += take as u64;
+        }
+        bytes
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Options {
     pub tick: Duration,
     /// How often readers of old places are waited for.
     pub era_poll: Duration,
+    /// A writer waits at most this long for staged blocks to make way (`faults.md` F24).
+    pub room_wait_max: Duration,
+    /// How often it looks.
+    pub room_poll: Duration,
     /// Delta objects kept for the repair scan.
     pub deltas_kept: usize,
     /// Events kept until somebody takes them.
@@ -49,6 +53,8 @@ impl Default for Options {
             checkpoint_every: Duration::from_secs(10),
             tick: Duration::from_millis(250),
             era_poll: Duration::from_millis(1),
+            room_wait_max: Duration::from_secs(2),
+            room_poll: Duration::from_millis(2),
             deltas_kept: 64,
             events_max: 1024,
             journal: journal::Config::default(),
