@@ -37,7 +37,7 @@ use crate::tree::{Missing, PageId, Tree};
 const LOG_OBJECT_BYTES: usize = 60 * 1024;
 
 /// Pages written between two looks at other work.
-const PAGES_PER_TURN: usize = 16;
+const PAGES_PER_TURN: usize = 4;
 
 /// What step 2 fixed.
 struct Collected {

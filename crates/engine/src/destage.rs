@@ -21,7 +21,7 @@ use crate::store::{BLOCK_BYTES, StoreRefusal};
 /// Compression must save at least this much of a block to be kept.
 const SAVING_BYTES: usize = 512;
 /// Blocks between two looks at other work.
-const BLOCKS_PER_TURN: usize = 4;
+const BLOCKS_PER_TURN: usize = 2;
 
 impl Inner {
     /// Destages up to `limit` blocks; those placed last may stay in the open stripe.

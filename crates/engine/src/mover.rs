@@ -21,7 +21,7 @@ use crate::tree::PageId;
 const UNIT_HEADER_BYTES: usize = raid::UNIT_HEADER_BYTES;
 
 /// Mappings applied between two looks at other work.
-const ITEMS_PER_TURN: usize = 16;
+const ITEMS_PER_TURN: usize = 4;
 
 /// An object that the cleaner moved.
 #[derive(Clone, Copy, Debug)]
