@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use base::port::{Leg, World};
-use base::{Incarnation, ObjectId, Osn};
+use base::{FileId, Incarnation, ObjectId, Osn};
 use journal::{Blocked, Journal, JournalRoot, Sequence};
 use raid::{Group, SegmentId};
 
@@ -18,6 +18,7 @@ use crate::files::Files;
 use crate::fingerprint::FingerprintIndex;
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
 use crate::hash::FixedMap;
+use crate::inner::Inner;
 use crate::mover::{Mover, Stream};
 use crate::options::Options;
 use crate::pages::{PageStore, TableRoot};
@@ -124,7 +125,7 @@ impl Engine {
         let set = group.register_cas(ROOT_REGISTER, found.version, &root.encode()).await;
         let root_version = set.map_err(|_| OpenFault::NoMajority)?;
         let stripes = read_stripes(&group, &root).await?;
-        let state = state_of(&group, &root, stripes, &options, &recovered.blocked);
+        let state = state_of(&group, &root, stripes, &options);
         let mover = Mover {
             data: Stream::default(),
             meta: Stream::default(),
@@ -138,6 +139,7 @@ impl Engine {
         };
         let opened = Opened { replayed: recovered.records.len(), blocked: recovered.blocked, legs: recovered.legs };
         let engine = Engine::assemble(group, journal, world, options, (state, mover));
+        engine.inner.remember_lost(&opened.blocked).await.map_err(OpenFault::Replay)?;
         engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
         engine.inner.state.borrow_mut().replaying = false;
         engine.run();
@@ -145,7 +147,7 @@ impl Engine {
     }
 }
 
-fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options, blocked: &[Blocked]) -> State {
+fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options) -> State {
     let delta_bytes = (group.unit_payload_bytes() as usize - DESCRIPTOR_BYTES).min(60 << 10) / 8 * 8;
     State {
         pages: PageStore::new(root.table, root.next_page, options.cached_pages),
@@ -164,10 +166,31 @@ fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options,
         last_generation: 0,
         applied_through: root.through.0,
         delta: DeltaLog::new(delta_bytes),
-        lost: blocked.iter().flat_map(blocks_of).collect(),
+        lost: BTreeSet::new(),
         gone_objects: Vec::new(),
         changed: false,
         replaying: true,
+    }
+}
+
+impl Inner {
+    /// Lost blocks of before, and those whose records were found damaged just now.
+    async fn remember_lost(&self, blocked: &[Blocked]) -> Result<(), StoreRefusal> {
+        const CHUNK: usize = 256;
+        let mut from = BlockId { file: FileId(0), block: 0 };
+        loop {
+            let known = self.resident(|state| state.known_lost(from, CHUNK)).await?;
+            let Some(last) = known.last().copied().filter(|_| known.len() == CHUNK) else {
+                self.state.borrow_mut().lost.extend(known);
+                break;
+            };
+            self.state.borrow_mut().lost.extend(known);
+            from = BlockId { block: last.block + 1, ..last };
+        }
+        for id in blocked.iter().flat_map(blocks_of) {
+            self.resident(|state| state.lose(id)).await?;
+        }
+        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ pub const BLOCKS: u8 = 2;
 pub const OBJECTS: u8 = 3;
 /// Tree of work left: file id to what has to be reclaimed of it.
 pub const RECLAIM: u8 = 4;
+/// Tree of blocks whose newest content is lost: file id, block, to nothing.
+pub const LOST: u8 = 5;
 /// First tree of a [`Table`].
 pub const FIRST_TABLE: u8 = 32;
 
@@ -128,6 +130,10 @@ pub(crate) fn block_key(id: BlockId, epoch: u32) -> [u8; 20] {
     key[8..16].copy_from_slice(&id.block.to_be_bytes());
     key[16..].copy_from_slice(&epoch.to_be_bytes());
     key
+}
+
+fn lost_key(id: BlockId) -> [u8; 16] {
+    block_key(id, 0)[..16].try_into().expect("a block key is longer")
 }
 
 fn mapping_value(mapping: Mapping) -> [u8; 24] {
@@ -266,6 +272,9 @@ impl State {
         let old_row = old.map(|old| self.object(old.object)).transpose()?.flatten();
         self.resident(BLOCKS, &block_key(id, self.epoch))?;
         self.resident(HEADS, &file_key(id.file))?;
+        if self.lost.contains(&id) {
+            self.resident(LOST, &lost_key(id))?;
+        }
         if let Fresh::New(mapping, _) | Fresh::Shared(mapping) = item.fresh {
             self.resident(OBJECTS, &mapping.object.0.to_be_bytes())?;
         }
@@ -330,7 +339,9 @@ impl State {
 
     /// Points block `id` to `fresh` instead of `old`; counts and sums follow.
     fn remap(&mut self, id: BlockId, old: Option<(Mapping, ObjectRow)>, fresh: Option<Mapping>, osn: Osn) {
-        self.lost.remove(&id);
+        if self.lost.remove(&id) {
+            self.remove(LOST, &lost_key(id)).expect("its path is resident");
+        }
         let key = block_key(id, self.epoch);
         match fresh {
             Some(mapping) => self.put(BLOCKS, &key, &mapping_value(mapping)).expect("its path is resident"),
@@ -347,6 +358,22 @@ impl State {
         }
         self.delta.mapping(id, osn, fresh.map_or(ObjectId(0), |mapping| mapping.object));
         self.changed = true;
+    }
+
+    /// The newest content of `id` is lost. It is refused until it is written over, also
+    /// after the journal that shows the loss is trimmed.
+    pub(crate) fn lose(&mut self, id: BlockId) -> Result<(), Missing> {
+        self.put(LOST, &lost_key(id), &[])?;
+        self.lost.insert(id);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Up to `limit` lost blocks that the tree names, from `from` on.
+    pub(crate) fn known_lost(&self, from: BlockId, limit: usize) -> Result<Vec<BlockId>, Missing> {
+        let found = self.tree(LOST).scan(&self.pages, &lost_key(from), limit, |_| true)?;
+        let word = |key: &[u8], at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("16 bytes"));
+        Ok(found.iter().map(|(key, _)| BlockId { file: FileId(word(key, 0)), block: word(key, 8) }).collect())
     }
 
     /// Points the object table to where the cleaner put an object, if it still is where
