@@ -34,6 +34,12 @@ fn group_event(event: &raid::Event) {
         raid::Event::DriveMissing { slot } => {
             tracing::error!(code = "VH1022", slot = slot.0 + 1, "drive is missing");
         }
+        raid::Event::DriveJoined { slot, replaces } => {
+            tracing::info!(code = "VH1081", slot = slot.0 + 1, replaces, "drive joined; new stripes use it");
+        }
+        raid::Event::DriveFilled { slot } => {
+            tracing::info!(code = "VH1082", slot = slot.0 + 1, "drive holds everything it should");
+        }
         raid::Event::UnitRepaired { stripe, slot, damage } => {
             tracing::warn!(code = "VH1031", %stripe, slot = slot.0 + 1, ?damage, "damaged unit repaired");
         }

@@ -304,7 +304,7 @@ fn identify(acceptor: &Acceptor, header: &GroupHeader) -> Finding {
             && header.shape.extents(info.capacity_bytes) >= record.extents
     };
     match record {
-        Some(record) if fits(record) && record.standing == Standing::Good => Finding::Member(label.slot),
+        Some(record) if fits(record) && record.standing.votes() => Finding::Member(label.slot),
         Some(record) if record.drive == label.drive && record.standing == Standing::Failed => {
             Finding::Failed(label.slot)
         }
@@ -320,7 +320,7 @@ async fn start(candidate: Candidate, assembly: Assembly, world: World) -> Result
     let (members, session_slots) = make_members(&header, acceptors);
     let mut failed = Vec::new();
     let promise = aligned(&encode_session(header.group, session));
-    let promises = members.iter().filter(|member| member.is_good()).map(|member| {
+    let promises = members.iter().filter(|member| member.takes_part()).map(|member| {
         let offset = Shape::session_offset_bytes(0, session_slots[usize::from(member.slot.0)]);
         let promise = promise.clone();
         async move {
@@ -339,8 +339,8 @@ async fn start(candidate: Candidate, assembly: Assembly, world: World) -> Result
     for (register, value) in values.iter().enumerate().filter(|(_, value)| value.version > 0) {
         let stamp = Stamp { session, version: value.version };
         let image = aligned(&encode_slot(header.group, register, &SlotValue { stamp, bytes: value.bytes.clone() }));
-        let good = members.iter().filter(|member| member.is_good());
-        let writes = good.map(|member| put_slot(member, &header.shape, register, image.clone()));
+        let voters = members.iter().filter(|member| member.takes_part());
+        let writes = voters.map(|member| put_slot(member, &header.shape, register, image.clone()));
         let outcomes = join_all(writes).await;
         if !keep_majority(&header, &members, outcomes, &mut failed) {
             return Err(OpenRefused::Latched(assembly));
@@ -385,8 +385,11 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> (Vec<Member>,
     let make = |(slot, record): (u8, &MemberRecord)| {
         let acceptor = by_slot.remove(&slot);
         let member = Member::new(Slot(slot), record.drive, acceptor.as_ref().map(|found| found.drive.clone()));
-        if record.standing == Standing::Failed {
-            member.state.set(DriveState::Failed);
+        match record.standing {
+            Standing::Good => {}
+            Standing::Failed => member.state.set(DriveState::Failed),
+            Standing::Filling if member.drive.is_some() => member.state.set(DriveState::Rebuilding),
+            Standing::Filling => {}
         }
         if let Some(found) = acceptor {
             session_slots[usize::from(slot)] = found.session_slot;
@@ -406,11 +409,12 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> (Vec<Member>,
 async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World) -> Group {
     parts.values[0].bytes.clear();
     let group = Group::assembled(parts, world);
-    for member in &group.inner.members {
+    for member in group.inner.all_members() {
         match failed.iter().find(|(slot, _)| *slot == member.slot) {
             Some((slot, reason)) => {
                 member.state.set(DriveState::Good);
-                group.fail(*slot, *reason);
+                debug_assert_eq!(*slot, member.slot);
+                group.fail(&member, *reason);
             }
             None if member.state.get() == DriveState::Missing => {
                 group.inner.record.event(Event::DriveMissing { slot: member.slot });

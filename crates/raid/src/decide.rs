@@ -11,6 +11,7 @@
 //! [`Registers`] are where Disk Paxos for two controllers fits in (R-RAID-07, -10).
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use base::buf::{Buf, BufMut};
 use base::port::LocalFuture;
@@ -124,7 +125,7 @@ impl Group {
         }
         let version = current + 1;
         let majority = self.inner.header.borrow().quorum().1;
-        self.write_register(index, version, bytes, majority).await?;
+        self.write_register(index, version, bytes, &self.voters(), majority).await?;
         self.inner.decided.values.borrow_mut()[index] = Versioned { version, bytes: bytes.to_vec() };
         Ok(version)
     }
@@ -152,16 +153,33 @@ impl Group {
         let mut next = self.inner.header.borrow().clone();
         let Some(result) = change(&mut next) else { return Ok(None) };
         let version = self.inner.decided.values.borrow()[0].version + 1;
-        self.write_register(0, version, &next.encode(), next.quorum().1).await?;
-        self.inner.decided.values.borrow_mut()[0].version = version;
-        self.inner.header.replace(next);
-        self.inner.space.set(None);
+        self.write_register(0, version, &next.encode(), &self.voters(), next.quorum().1).await?;
+        self.adopt(next, version);
         Ok(Some(result))
     }
 
-    /// Writes a value to every good member; latches unless `majority` of them hold it
-    /// durably. A member that cannot take it is failed.
-    async fn write_register(&self, index: usize, version: u64, bytes: &[u8], majority: usize) -> Result<(), Latched> {
+    /// The decided header is `next` from now on.
+    pub(crate) fn adopt(&self, next: GroupHeader, version: u64) {
+        self.inner.decided.values.borrow_mut()[0].version = version;
+        self.inner.header.replace(next);
+        self.inner.space.set(None);
+    }
+
+    /// Members that vote and take part.
+    pub(crate) fn voters(&self) -> Vec<Rc<Member>> {
+        self.inner.members.borrow().iter().filter(|member| member.takes_part()).cloned().collect()
+    }
+
+    /// Writes a value to `voters`; latches unless `majority` of them hold it durably. A
+    /// member that cannot take it is failed.
+    pub(crate) async fn write_register(
+        &self,
+        index: usize,
+        version: u64,
+        bytes: &[u8],
+        voters: &[Rc<Member>],
+        majority: usize,
+    ) -> Result<(), Latched> {
         let inner = &self.inner;
         if inner.latched.get() {
             return Err(Latched);
@@ -169,13 +187,12 @@ impl Group {
         let stamp = Stamp { session: inner.session, version };
         let image = encode_slot(inner.group, index, &SlotValue { stamp, bytes: bytes.to_vec() });
         let image = aligned(&image);
-        let good = inner.members.iter().filter(|member| member.is_good());
-        let writes = good.map(|member| put_slot(member, &inner.shape, index, image.clone()));
+        let writes = voters.iter().map(|member| put_slot(member, &inner.shape, index, image.clone()));
         let mut held = 0;
-        for (slot, outcome) in join_all(writes).await {
+        for (member, (_, outcome)) in voters.iter().zip(join_all(writes).await) {
             match outcome {
                 Ok(()) => held += 1,
-                Err(reason) => self.fail(slot, reason),
+                Err(reason) => self.fail(member, reason),
             }
         }
         inner.record.count(|counters| counters.registers_written += 1);
@@ -199,9 +216,9 @@ impl Group {
     /// When so many are absent that stripes are unreadable, the group latches instead and
     /// nobody more is put out: an enclosure that comes back finds everything as it was
     /// (`faults.md` F11, F14).
-    pub(crate) fn fail(&self, slot: Slot, reason: FailReason) {
-        let member = self.inner.member(slot);
-        if !matches!(member.state.get(), DriveState::Good | DriveState::Rebuilding) {
+    pub(crate) fn fail(&self, member: &Member, reason: FailReason) {
+        let slot = member.slot;
+        if !member.takes_part() {
             return;
         }
         member.state.set(DriveState::Failed);
@@ -228,7 +245,7 @@ impl Group {
             }
             let change = |header: &mut GroupHeader| {
                 let record = &mut header.members[usize::from(slot.0)];
-                (record.standing == Standing::Good).then(|| {
+                record.standing.votes().then(|| {
                     record.standing = Standing::Failed;
                     header.membership += 1;
                 })
@@ -240,8 +257,9 @@ impl Group {
 
     fn unsettled(&self) -> Option<Slot> {
         let header = self.inner.header.borrow();
-        let mut failed = self.inner.members.iter().filter(|member| member.state.get() == DriveState::Failed);
-        failed.find(|member| header.members[usize::from(member.slot.0)].standing == Standing::Good).map(|m| m.slot)
+        let members = self.inner.members.borrow();
+        let mut failed = members.iter().filter(|member| member.state.get() == DriveState::Failed);
+        failed.find(|member| header.members[usize::from(member.slot.0)].standing.votes()).map(|member| member.slot)
     }
 }
 
@@ -255,7 +273,8 @@ impl Group {
         let _gate = inner.decided.gate.lock().await;
         for index in 0..Shape::REGISTERS {
             let Some(image) = self.decided_image(index) else { continue };
-            let checks = inner.members.iter().filter(|member| member.is_good()).map(|member| {
+            let voters = self.voters();
+            let checks = voters.iter().map(|member| {
                 let image = image.clone();
                 async move {
                     let which = usize::from(1 - member.next_slot.borrow()[index]);
@@ -264,13 +283,13 @@ impl Group {
                     if read.is_ok_and(|bytes| bytes[..] == image[..]) {
                         return None;
                     }
-                    Some(put_slot(member, &inner.shape, index, image).await)
+                    Some((member, put_slot(member, &inner.shape, index, image).await.1))
                 }
             });
-            for (slot, outcome) in join_all(checks).await.into_iter().flatten() {
+            for (member, outcome) in join_all(checks).await.into_iter().flatten() {
                 match outcome {
                     Ok(()) => repaired += 1,
-                    Err(reason) => self.fail(slot, reason),
+                    Err(reason) => self.fail(member, reason),
                 }
             }
         }
@@ -279,7 +298,7 @@ impl Group {
     }
 
     /// The slot image of what was decided last; `None` for a register that was never set.
-    fn decided_image(&self, index: usize) -> Option<Buf> {
+    pub(crate) fn decided_image(&self, index: usize) -> Option<Buf> {
         let mut value = self.inner.decided.values.borrow()[index].clone();
         if value.version == 0 {
             return None;
@@ -294,8 +313,8 @@ impl Group {
     /// Writes a label again where a copy on a good member is not what it should be.
     pub(crate) async fn scrub_labels(&self) -> u32 {
         let mut repaired = 0;
-        for member in self.inner.members.iter().filter(|member| member.is_good()) {
-            let label = aligned(&self.label_of(member).encode());
+        for member in self.voters() {
+            let label = aligned(&self.label_of(&member).encode());
             for offset in [0, Shape::LABEL_B_BYTES] {
                 let read = member.read(offset, BufMut::zeroed(label.len())).await;
                 if !read.is_ok_and(|bytes| bytes[..] == label[..]) && member.write(offset, label.clone()).await.is_ok()

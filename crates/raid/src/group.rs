@@ -14,9 +14,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::assemble::{Assembly, read_label};
 use crate::decide::{Decided, Latched, Versioned, aligned};
 use crate::header::{GroupHeader, MemberRecord, Standing};
-use crate::label::{Label, LabelState};
+use crate::label::LabelState;
 use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
 use crate::member::Member;
+use crate::membership::write_labels;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::status::{Record, Space};
 use crate::timed::TimedDrive;
@@ -143,7 +144,9 @@ pub(crate) struct Inner {
     pub group: GroupId,
     pub shape: Shape,
     pub session: u64,
-    pub members: Vec<Member>,
+    /// By slot. A drive that takes another's place is a new member in its slot; who
+    /// still works with the old one holds a handle of its own.
+    pub members: RefCell<Vec<Rc<Member>>>,
     /// As last decided.
     pub header: RefCell<GroupHeader>,
     pub extents: RefCell<Vec<Extents>>,
@@ -154,15 +157,20 @@ pub(crate) struct Inner {
     pub units: BufPool,
     pub sectors: BufPool,
     /// Largest alignment of the members.
-    pub align_bytes: u32,
+    pub align_bytes: Cell<u32>,
     /// Remembered until drives or segments change.
     pub space: Cell<Option<Space>>,
     pub assembly: Assembly,
 }
 
 impl Inner {
-    pub fn member(&self, slot: Slot) -> &Member {
-        &self.members[usize::from(slot.0)]
+    pub fn member(&self, slot: Slot) -> Rc<Member> {
+        self.members.borrow()[usize::from(slot.0)].clone()
+    }
+
+    /// Every member now, by slot.
+    pub fn all_members(&self) -> Vec<Rc<Member>> {
+        self.members.borrow().clone()
     }
 }
 
@@ -252,8 +260,8 @@ impl Group {
             group: header.group,
             shape: header.shape,
             session,
-            align_bytes: members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512),
-            members,
+            align_bytes: Cell::new(members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512)),
+            members: RefCell::new(members.into_iter().map(Rc::new).collect()),
             extents: RefCell::new(extents),
             decided: Decided { gate: Mutex::new(()), values: RefCell::new(values) },
             latched: Cell::new(false),
@@ -341,7 +349,7 @@ impl Group {
             load.add(&header.policy, segment.geometry, &slots);
         }
         let extents = self.inner.extents.borrow();
-        for ((free, member), extents) in load.free.iter_mut().zip(&self.inner.members).zip(extents.iter()) {
+        for ((free, member), extents) in load.free.iter_mut().zip(self.inner.all_members()).zip(extents.iter()) {
             *free = if member.is_good() { extents.free() } else { 0 };
         }
         load
@@ -414,6 +422,7 @@ fn plan_shape(drives: &[Rc<dyn Drive>], options: &GroupOptions) -> Result<Shape,
     Ok(shape)
 }
 
+/// The drives may be written over.
 async fn refuse_used(drives: &[Rc<dyn Drive>]) -> Result<(), CreateRefused> {
     for (index, drive) in drives.iter().enumerate() {
         match read_label(drive.as_ref()).await {
@@ -471,16 +480,5 @@ async fn found_member(drive: Rc<dyn Drive>, header: &GroupHeader, index: usize) 
     let image = aligned(&encode_slot(header.group, 0, &value));
     drive.write(shape.register_offset_bytes(0, 0), vec![image]).await?;
     drive.flush().await?;
-    let label = Label {
-        group: header.group,
-        drive: header.members[index].drive,
-        slot: Slot(u8::try_from(index).expect("at most 32")),
-        shape,
-        extents: header.members[index].extents,
-        name: header.name.clone(),
-    };
-    let label = aligned(&label.encode());
-    drive.write(0, vec![label.clone()]).await?;
-    drive.write(Shape::LABEL_B_BYTES, vec![label]).await?;
-    drive.flush().await
+    write_labels(&drive, header, Slot(u8::try_from(index).expect("at most 32"))).await
 }

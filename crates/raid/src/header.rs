@@ -21,6 +21,16 @@ pub enum Standing {
     Good,
     /// It was declared failed: no vote, and nothing on it is trusted.
     Failed,
+    /// It joined in place of another and is being filled: it has a vote, and holds every
+    /// stripe written since.
+    Filling,
+}
+
+impl Standing {
+    /// Whether the member is one of the acceptors.
+    pub fn votes(self) -> bool {
+        self != Standing::Failed
+    }
 }
 
 /// A member as the header knows it.
@@ -64,7 +74,7 @@ pub struct GroupHeader {
 impl GroupHeader {
     /// Votes there are, and how many make a majority.
     pub fn quorum(&self) -> (usize, usize) {
-        let votes = self.members.iter().filter(|member| member.standing == Standing::Good).count();
+        let votes = self.members.iter().filter(|member| member.standing.votes()).count();
         (votes, votes / 2 + 1)
     }
 
@@ -84,7 +94,7 @@ impl GroupHeader {
         out.u8(u8::try_from(self.members.len()).expect("at most 32 members"));
         for member in &self.members {
             out.raw(&member.drive.0);
-            out.u8(u8::from(member.standing == Standing::Failed));
+            out.u8(member.standing as u8);
             out.u32(member.extents);
             out.text(cut(&member.model));
             out.text(cut(&member.serial));
@@ -163,6 +173,7 @@ fn decode_member(input: &mut Reader<'_>) -> Option<MemberRecord> {
     let standing = match input.u8()? {
         0 => Standing::Good,
         1 => Standing::Failed,
+        2 => Standing::Filling,
         _ => return None,
     };
     Some(MemberRecord { drive, standing, extents: input.u32()?, model: input.text()?, serial: input.text()? })

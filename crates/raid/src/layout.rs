@@ -311,6 +311,12 @@ impl Extents {
     pub fn new(count: u32) -> Extents {
         Extents { taken: vec![false; count as usize], free: count, next: 0 }
     }
+    /// The drive has `count` extents now, if that is more.
+    pub fn grow(&mut self, count: u32) {
+        let more = (count as usize).saturating_sub(self.taken.len());
+        self.taken.resize(self.taken.len() + more, false);
+        self.free += u32::try_from(more).expect("made from a u32");
+    }
     /// Free extents.
     pub fn free(&self) -> u32 {
         self.free

@@ -22,7 +22,7 @@ pub enum DriveState {
     Missing,
     /// Declared failed: out of the group, not believed when it comes back.
     Failed,
-    /// Being filled again.
+    /// Joined in place of another and being filled: written and voting, not yet read.
     Rebuilding,
 }
 
@@ -39,6 +39,8 @@ pub enum FailReason {
     LostFlush,
     /// Too many I/O errors in a minute.
     Errors,
+    /// Put out on request.
+    Retired,
 }
 
 /// A drive whose strikes within [`STRIKE_WINDOW`] add up to this much is failed: eight
@@ -105,14 +107,19 @@ impl Member {
         }
     }
 
-    /// Whether it is used.
+    /// Whether everything that should be on it is: it is read.
     pub fn is_good(&self) -> bool {
         self.state.get() == DriveState::Good
     }
 
+    /// Whether it is written to, and votes: a member that is being filled does both.
+    pub fn takes_part(&self) -> bool {
+        matches!(self.state.get(), DriveState::Good | DriveState::Rebuilding)
+    }
+
     fn live(&self) -> Result<Rc<dyn Drive>, MediaFault> {
         match &self.drive {
-            Some(drive) if self.is_good() => Ok(drive.clone()),
+            Some(drive) if self.takes_part() => Ok(drive.clone()),
             _ => Err(MediaFault::Gone),
         }
     }

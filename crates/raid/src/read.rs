@@ -108,7 +108,7 @@ impl Group {
 
     /// Reads the sectors around the range from the unit's own drive.
     async fn read_range(&self, segment: &Segment, range: Range, verify: &dyn Fn(&[u8]) -> bool) -> Result<Buf, Damage> {
-        let (start, len) = range.aligned(self.inner.align_bytes as usize);
+        let (start, len) = range.aligned(self.inner.align_bytes.get() as usize);
         let bytes = self.read_sectors(segment, range.id, range.role, (start, len)).await?;
         let from = range.start_bytes - start;
         let bytes = bytes.freeze().slice(from..from + range.len_bytes);
@@ -145,7 +145,7 @@ impl Group {
             return None;
         }
         // The header is not covered by parity: leave it out of the range.
-        let (start, len) = range.aligned(self.inner.align_bytes as usize);
+        let (start, len) = range.aligned(self.inner.align_bytes.get() as usize);
         let reads = sources.iter().map(|&role| self.read_sectors(segment, range.id, role, (start, len)));
         let reads: Result<Vec<BufMut>, Damage> = join_all(reads).await.into_iter().collect();
         let reads = reads.ok()?;
@@ -199,11 +199,13 @@ impl Group {
     /// are the caller's to count, once for all its tries, with [`strike`](Group::strike).
     pub(crate) async fn read_media(&self, slot: Slot, offset_bytes: u64, buf: BufMut) -> Result<BufMut, Damage> {
         let member = self.inner.member(slot);
-        let used = member.is_good();
+        if !member.is_good() {
+            return Err(Damage::Absent);
+        }
         let outcome = member.read(offset_bytes, buf).await;
         match outcome {
-            Err(MediaFault::Gone) if used => self.fail(slot, FailReason::Gone),
-            Err(MediaFault::Timeout) if used => self.strike(slot, Strike::Hangs),
+            Err(MediaFault::Gone) => self.fail(&member, FailReason::Gone),
+            Err(MediaFault::Timeout) => self.strike(slot, Strike::Hangs),
             _ => {}
         }
         outcome.map_err(Damage::from)
@@ -212,10 +214,11 @@ impl Group {
     /// Counts an error a drive reported, and fails the drive if it is one too many. Never
     /// the drive that costs the last redundancy: its good sectors are worth more.
     pub(crate) fn strike(&self, slot: Slot, strike: Strike) {
-        let too_many = self.inner.member(slot).strike(strike, self.inner.world.clock.now());
-        let others_good = self.inner.members.iter().all(|member| member.slot == slot || member.is_good());
-        if too_many && others_good {
-            self.fail(slot, FailReason::Errors);
+        let member = self.inner.member(slot);
+        let too_many = member.strike(strike, self.inner.world.clock.now());
+        let others_good = || self.inner.members.borrow().iter().all(|member| member.slot == slot || member.is_good());
+        if too_many && others_good() {
+            self.fail(&member, FailReason::Errors);
         }
     }
 }

@@ -253,10 +253,11 @@ impl Group {
     async fn rewrite(&self, segment: &Segment, id: StripeId, role: usize, unit: &Buf) -> bool {
         let place = segment.place_of(role, id.row);
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-        match self.inner.member(place.slot).write(offset, unit.clone()).await {
+        let member = self.inner.member(place.slot);
+        match member.write(offset, unit.clone()).await {
             Ok(()) => {}
             Err(fault @ (MediaFault::Gone | MediaFault::ReadOnly)) => {
-                self.fail(place.slot, FailReason::of_write(fault));
+                self.fail(&member, FailReason::of_write(fault));
                 return false;
             }
             // The unit was damaged before and still is.

@@ -133,6 +133,19 @@ pub enum Event {
         /// The drive.
         slot: Slot,
     },
+    /// A drive joined: it holds new stripes from now on, and has to be filled first if it
+    /// took the place of another.
+    DriveJoined {
+        /// Its slot.
+        slot: Slot,
+        /// Whether it took the place of another.
+        replaces: bool,
+    },
+    /// A drive that took the place of another holds everything it should.
+    DriveFilled {
+        /// Its slot.
+        slot: Slot,
+    },
     /// A damaged unit was rewritten and read back.
     UnitRepaired {
         /// Its stripe.
@@ -190,7 +203,8 @@ impl Group {
     pub fn status(&self) -> GroupStatus {
         let header = self.inner.header.borrow();
         let extents = self.inner.extents.borrow();
-        let drives = self.inner.members.iter().zip(&header.members).zip(extents.iter());
+        let members = self.inner.all_members();
+        let drives = members.iter().zip(&header.members).zip(extents.iter());
         let drives: Vec<DriveStatus> = drives
             .map(|((member, record), extents)| DriveStatus {
                 slot: member.slot,
@@ -230,7 +244,7 @@ impl Group {
             let absent = segment.places.iter().filter(|place| absent(place.slot)).count();
             i32::from(segment.geometry.parity) - i32::try_from(absent).expect("at most 32")
         });
-        let good = self.inner.members.iter().filter(|member| member.is_good()).count();
+        let good = self.inner.members.borrow().iter().filter(|member| member.is_good()).count();
         let of_new = header.policy.geometry(good).map_or(0, |geometry| i32::from(geometry.parity));
         of_segments.min().map_or(of_new, |worst| worst.min(of_new))
     }
@@ -245,7 +259,7 @@ impl Group {
     }
 
     fn state(&self, margin: i32) -> GroupState {
-        let absent = self.inner.members.iter().any(|member| !member.is_good());
+        let absent = self.inner.members.borrow().iter().any(|member| !member.is_good());
         match margin {
             _ if self.inner.latched.get() => GroupState::Faulted,
             ..0 => GroupState::Faulted,

@@ -69,18 +69,21 @@ impl Group {
         let writes = units.into_iter().enumerate().map(|(role, unit)| {
             let place = segment.place_of(role, id.row);
             let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-            async move { (place.slot, self.inner.member(place.slot).write(offset, unit).await) }
+            let member = self.inner.member(place.slot);
+            async move {
+                let outcome = member.write(offset, unit).await;
+                (member, outcome)
+            }
         });
         let mut absent = 0u8;
-        for (slot, outcome) in join_all(writes).await {
+        for (member, outcome) in join_all(writes).await {
             if let Err(fault) = outcome {
                 absent += 1;
                 // A drive that was missing all along now lacks something, too.
-                let member = self.inner.member(slot);
                 if member.state.get() == DriveState::Missing {
                     member.state.set(DriveState::Good);
                 }
-                self.fail(slot, FailReason::of_write(fault));
+                self.fail(&member, FailReason::of_write(fault));
             }
         }
         drop(guard);
@@ -151,13 +154,14 @@ impl Group {
     /// Makes every stripe written before durable. A drive whose flush fails is out of
     /// the group before this returns `Ok`.
     pub async fn flush(&self) -> Result<(), WriteFault> {
-        let written = self.inner.members.iter().filter(|member| member.is_good() && member.is_unflushed());
-        let flushes = written.map(|member| async move { (member.slot, member.flush().await) });
+        let members = self.inner.all_members();
+        let written = members.iter().filter(|member| member.takes_part() && member.is_unflushed());
+        let flushes = written.map(|member| async move { (member, member.flush().await) });
         let mut lost = false;
-        for (slot, outcome) in join_all(flushes).await {
+        for (member, outcome) in join_all(flushes).await {
             if let Err(fault) = outcome {
                 lost = true;
-                self.fail(slot, FailReason::of_flush(fault));
+                self.fail(member, FailReason::of_flush(fault));
             }
         }
         if lost && self.is_overwhelmed() {

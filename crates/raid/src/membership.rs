@@ -1,0 +1,369 @@
+//! Members come and go while the group works: drives are added, take the place of others,
+//! come back, are put out. Each is one decided header, one member at a time, so any two
+//! majorities that follow each other share a drive (`decide.rs`).
+//!
+//! ```text
+//!   add_members    a new slot at the end           Good at once: nothing was ever on it
+//!   replace_member a new drive in a slot whose
+//!                  drive is out or not there       Rebuilding, or Good if nothing is to be filled
+//!   rejoin_member  the slot's own drive, back      Rebuilding: what it missed is filled
+//!   member_filled  all that belongs on it is there Rebuilding -> Good
+//!   remove_member  put out on request              Failed (Retired)
+//! ```
+//!
+//! A drive joins in three steps, none of which a crash can leave half done: it is made an
+//! acceptor (session promise and every decided value, durably), then it gets its labels,
+//! then the header with it in it is decided. Before the last step it is a drive that no
+//! header knows, and may be taken again.
+//!
+//! Expansion moves no data (R-EXP-04): geometry belongs to the segment, so old stripes
+//! stay as they are and the next segment opened takes the new drives first, as they have
+//! most free extents.
+
+use std::rc::Rc;
+
+use base::id::{DriveId, GroupId};
+use base::port::{Drive, MediaFault};
+
+use crate::assemble::read_label;
+use crate::decide::{Latched, aligned};
+use crate::group::Group;
+use crate::header::{GroupHeader, MemberRecord, Standing};
+use crate::label::{Label, LabelState};
+use crate::layout::{DRIVES_MAX, Shape, Slot};
+use crate::member::{DriveState, FailReason, Member};
+use crate::register::encode_session;
+use crate::status::Event;
+use crate::timed::TimedDrive;
+
+/// Why a drive did not join. Nothing on it was changed, except after `Media`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefused {
+    /// The group would have more than 32 members.
+    #[error("a group has at most {DRIVES_MAX} drives")]
+    TooMany,
+    /// The slot does not exist.
+    #[error("there is no slot {}", .0.0)]
+    NoSuchSlot(Slot),
+    /// The drive in the slot is in use; it has to be put out first.
+    #[error("the drive in slot {} is in use", .0.0)]
+    SlotInUse(Slot),
+    /// The drive is too small.
+    #[error("the drive is too small: {capacity_bytes} bytes, and it has to hold {needed_bytes}")]
+    TooSmall {
+        /// Its size.
+        capacity_bytes: u64,
+        /// What it has to hold.
+        needed_bytes: u64,
+    },
+    /// The drive wants an alignment above 4,096 bytes.
+    #[error("the drive wants an alignment above 4,096 bytes")]
+    Alignment,
+    /// The drive carries the label of a group, or unknown bytes where the label belongs,
+    /// and overwriting was not asked for; or it is a member of this group already.
+    #[error("the drive is in use{}", .group.map_or(String::new(), |group| format!(" by group {group}")))]
+    InUse {
+        /// The group on its label, if it has one.
+        group: Option<GroupId>,
+    },
+    /// The drive that wants to come back is not the one that belongs into the slot.
+    #[error("it is not the drive of slot {}", .0.0)]
+    Stranger(Slot),
+    /// The drive failed while it was made ready.
+    #[error("the drive does not take what a member must hold: {0}")]
+    Media(MediaFault),
+    /// No majority of the drives takes changes.
+    #[error("no majority of the drives takes changes")]
+    Latched,
+}
+
+impl From<Latched> for JoinRefused {
+    fn from(_: Latched) -> JoinRefused {
+        JoinRefused::Latched
+    }
+}
+
+/// Why a member was not put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveRefused {
+    /// The slot does not exist.
+    #[error("there is no slot {}", .0.0)]
+    NoSuchSlot(Slot),
+    /// Stripes would be unreadable without it.
+    #[error("data would be lost without the drive in slot {}", .0.0)]
+    Needed(Slot),
+    /// No majority of the drives takes changes.
+    #[error("no majority of the drives takes changes")]
+    Latched,
+}
+
+impl Group {
+    /// Adds `drives` to the group, one decided step each; new stripes use them from now
+    /// on. Returns their slots. Every drive is looked at before the first one joins; when
+    /// one fails on the way, those before it have joined (R-EXP-01, -04, -05).
+    pub async fn add_members(&self, drives: Vec<Rc<dyn Drive>>, overwrite: bool) -> Result<Vec<Slot>, JoinRefused> {
+        let members = self.inner.members.borrow().len();
+        if members + drives.len() > DRIVES_MAX {
+            return Err(JoinRefused::TooMany);
+        }
+        let drives = TimedDrive::wrap(drives, &self.inner.world);
+        for drive in &drives {
+            self.check_newcomer(drive, 4, overwrite).await?;
+        }
+        let mut slots = Vec::new();
+        for drive in drives {
+            let slot = Slot(u8::try_from(self.inner.members.borrow().len()).expect("at most 32"));
+            self.join(slot, drive, self.new_drive_id(), Standing::Good).await?;
+            slots.push(slot);
+        }
+        Ok(slots)
+    }
+
+    /// Whether `drives` could be added now: what [`add_members`](Group::add_members) would
+    /// refuse, without changing anything.
+    pub async fn could_add(&self, drives: Vec<Rc<dyn Drive>>, overwrite: bool) -> Result<(), JoinRefused> {
+        if self.inner.latched.get() {
+            return Err(JoinRefused::Latched);
+        }
+        if self.inner.members.borrow().len() + drives.len() > DRIVES_MAX {
+            return Err(JoinRefused::TooMany);
+        }
+        for drive in TimedDrive::wrap(drives, &self.inner.world) {
+            self.check_newcomer(&drive, 4, overwrite).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts `drive` into `slot`, whose own drive must be failed or missing. It is
+    /// [`DriveState::Rebuilding`] if segments lie on the slot, until
+    /// [`member_filled`](Group::member_filled); new stripes are written to it at once.
+    pub async fn replace_member(&self, slot: Slot, drive: Rc<dyn Drive>, overwrite: bool) -> Result<(), JoinRefused> {
+        let extents = self.vacant(slot)?;
+        let drive = TimedDrive::wrap(vec![drive], &self.inner.world).remove(0);
+        self.check_newcomer(&drive, extents, overwrite).await?;
+        self.put_out(slot).await?;
+        self.join(slot, drive, self.new_drive_id(), self.standing_to_join(slot)).await
+    }
+
+    /// Takes the drive of `slot` back after it was failed or missing. What it holds is
+    /// kept, to be filled only where it missed something.
+    pub async fn rejoin_member(&self, slot: Slot, drive: Rc<dyn Drive>) -> Result<(), JoinRefused> {
+        let extents = self.vacant(slot)?;
+        let drive = TimedDrive::wrap(vec![drive], &self.inner.world).remove(0);
+        self.check_size(&drive, extents)?;
+        let label = read_label(drive.as_ref()).await.map_err(JoinRefused::Media)?;
+        let id = self.inner.member(slot).id;
+        match label {
+            LabelState::Good(label) if (label.group, label.drive, label.slot) == (self.inner.group, id, slot) => {}
+            _ => return Err(JoinRefused::Stranger(slot)),
+        }
+        self.put_out(slot).await?;
+        self.join(slot, drive, id, self.standing_to_join(slot)).await
+    }
+
+    /// Everything that belongs on the drive in `slot` is there: it is good from now on.
+    /// Nothing happens unless it was being filled.
+    pub async fn member_filled(&self, slot: Slot) -> Result<(), RemoveRefused> {
+        let member = self.existing(slot)?;
+        let filled = self.change_header(|header| {
+            let record = &mut header.members[usize::from(slot.0)];
+            let filling = record.standing == Standing::Filling && member.state.get() == DriveState::Rebuilding;
+            filling.then(|| {
+                record.standing = Standing::Good;
+                header.membership += 1;
+            })
+        });
+        if filled.await.map_err(|_| RemoveRefused::Latched)?.is_some() {
+            member.state.set(DriveState::Good);
+            self.inner.space.set(None);
+            self.inner.record.event(Event::DriveFilled { slot });
+        }
+        Ok(())
+    }
+
+    /// Puts the drive in `slot` out of the group, durably, unless data would be lost by
+    /// it. It is [`FailReason::Retired`] from then on.
+    pub async fn remove_member(&self, slot: Slot) -> Result<(), RemoveRefused> {
+        let member = self.existing(slot)?;
+        if member.is_good() && self.would_lose(slot) {
+            return Err(RemoveRefused::Needed(slot));
+        }
+        if member.state.get() == DriveState::Missing {
+            member.state.set(DriveState::Failed);
+            member.fail_reason.set(Some(FailReason::Retired));
+        }
+        self.fail(&member, FailReason::Retired);
+        self.settle_failures().await.map_err(|_| RemoveRefused::Latched)
+    }
+
+    fn existing(&self, slot: Slot) -> Result<Rc<Member>, RemoveRefused> {
+        let members = self.inner.members.borrow();
+        members.get(usize::from(slot.0)).cloned().ok_or(RemoveRefused::NoSuchSlot(slot))
+    }
+
+    /// Extents a drive must have to take `slot`, if that is free to take.
+    fn vacant(&self, slot: Slot) -> Result<u32, JoinRefused> {
+        let member = self.existing(slot).map_err(|_| JoinRefused::NoSuchSlot(slot))?;
+        if member.takes_part() {
+            return Err(JoinRefused::SlotInUse(slot));
+        }
+        Ok(self.inner.header.borrow().members[usize::from(slot.0)].extents)
+    }
+
+    fn would_lose(&self, slot: Slot) -> bool {
+        let header = self.inner.header.borrow();
+        header.segments.values().any(|segment| {
+            let absent = |place: &&crate::layout::Place| place.slot == slot || !self.inner.member(place.slot).is_good();
+            segment.places.iter().filter(absent).count() > usize::from(segment.geometry.parity)
+        })
+    }
+
+    fn standing_to_join(&self, slot: Slot) -> Standing {
+        let header = self.inner.header.borrow();
+        let used = header.segments.values().flat_map(|segment| &segment.places).any(|place| place.slot == slot);
+        if used { Standing::Filling } else { Standing::Good }
+    }
+
+    fn new_drive_id(&self) -> DriveId {
+        let mut id = DriveId::default();
+        self.inner.world.chance.fill(&mut id.0);
+        id
+    }
+
+    fn check_size(&self, drive: &Rc<dyn Drive>, extents: u32) -> Result<(), JoinRefused> {
+        let (info, shape) = (drive.info(), self.inner.shape);
+        if info.align_bytes > 4096 {
+            return Err(JoinRefused::Alignment);
+        }
+        if shape.extents(info.capacity_bytes) < extents {
+            let needed_bytes = shape.data_start_bytes() + u64::from(extents) * shape.extent_bytes();
+            return Err(JoinRefused::TooSmall { capacity_bytes: info.capacity_bytes, needed_bytes });
+        }
+        Ok(())
+    }
+
+    /// A drive that wants to join must be large enough, and empty or given up. A label of
+    /// this group that its header does not know is what an interrupted join left.
+    async fn check_newcomer(&self, drive: &Rc<dyn Drive>, extents: u32, overwrite: bool) -> Result<(), JoinRefused> {
+        self.check_size(drive, extents)?;
+        match read_label(drive.as_ref()).await.map_err(JoinRefused::Media)? {
+            LabelState::Blank => Ok(()),
+            LabelState::Good(label) if label.group == self.inner.group => {
+                let header = self.inner.header.borrow();
+                let member = header.members.iter().find(|member| member.drive == label.drive);
+                match member.map(|member| member.standing) {
+                    None => Ok(()),
+                    Some(Standing::Failed) if overwrite => Ok(()),
+                    Some(_) => Err(JoinRefused::InUse { group: Some(label.group) }),
+                }
+            }
+            LabelState::Good(_) | LabelState::Unknown if overwrite => Ok(()),
+            LabelState::Good(label) => Err(JoinRefused::InUse { group: Some(label.group) }),
+            LabelState::Unknown => Err(JoinRefused::InUse { group: None }),
+        }
+    }
+
+    /// A member that is missing is put out before another takes its slot.
+    async fn put_out(&self, slot: Slot) -> Result<(), JoinRefused> {
+        let member = self.inner.member(slot);
+        if member.state.get() == DriveState::Missing {
+            member.state.set(DriveState::Failed);
+        }
+        Ok(self.settle_failures().await?)
+    }
+
+    /// The three steps of joining; see the head of this file.
+    async fn join(&self, slot: Slot, drive: Rc<dyn Drive>, id: DriveId, standing: Standing) -> Result<(), JoinRefused> {
+        let _gate = self.inner.decided.gate.lock().await;
+        if self.inner.latched.get() {
+            return Err(JoinRefused::Latched);
+        }
+        let member = Rc::new(Member::new(slot, id, Some(drive.clone())));
+        let mut next = self.inner.header.borrow().clone();
+        let at = usize::from(slot.0);
+        let replaces = at < next.members.len();
+        // Two that wait for one slot: the second finds it taken.
+        let taken = replaces && next.members[at].standing.votes();
+        if taken || at > next.members.len() {
+            return Err(JoinRefused::SlotInUse(slot));
+        }
+        let info = drive.info();
+        let extents = self.inner.shape.extents(info.capacity_bytes);
+        let record = MemberRecord { drive: id, standing, extents, model: info.model, serial: info.serial };
+        if replaces {
+            next.members[at] = record;
+        } else {
+            next.members.push(record);
+        }
+        next.membership += 1;
+        self.make_acceptor(&member).await.map_err(JoinRefused::Media)?;
+        write_labels(&drive, &next, slot).await.map_err(JoinRefused::Media)?;
+        let version = self.inner.decided.values.borrow()[0].version + 1;
+        let mut voters = self.voters();
+        voters.push(member.clone());
+        self.write_register(0, version, &next.encode(), &voters, next.quorum().1).await?;
+        if standing == Standing::Filling && member.takes_part() {
+            member.state.set(DriveState::Rebuilding);
+        }
+        self.install(member, extents, replaces);
+        self.adopt(next, version);
+        self.inner.record.event(Event::DriveJoined { slot, replaces });
+        Ok(())
+    }
+
+    fn install(&self, member: Rc<Member>, extents: u32, replaces: bool) {
+        let inner = &self.inner;
+        inner.align_bytes.set(inner.align_bytes.get().max(member.align_bytes));
+        let at = usize::from(member.slot.0);
+        if replaces {
+            inner.extents.borrow_mut()[at].grow(extents);
+            inner.members.borrow_mut()[at] = member;
+        } else {
+            inner.extents.borrow_mut().push(crate::layout::Extents::new(extents));
+            inner.members.borrow_mut().push(member);
+        }
+    }
+
+    /// Gives a drive the session promise and every decided value, durably.
+    async fn make_acceptor(&self, member: &Member) -> Result<(), MediaFault> {
+        let session = aligned(&encode_session(self.inner.group, self.inner.session));
+        for which in 0..2 {
+            member.write(Shape::session_offset_bytes(0, which), session.clone()).await?;
+        }
+        for index in 0..Shape::REGISTERS {
+            let shape = &self.inner.shape;
+            match self.decided_image(index) {
+                Some(image) => {
+                    member.write(shape.register_offset_bytes(index, 0), image).await?;
+                    let blank = aligned(&[0; Shape::BLOCK_BYTES]);
+                    member.write(shape.register_offset_bytes(index, 1), blank).await?;
+                    member.next_slot.borrow_mut()[index] = 1;
+                }
+                None => {
+                    for which in 0..2 {
+                        let blank = aligned(&[0; Shape::BLOCK_BYTES]);
+                        member.write(shape.register_offset_bytes(index, which), blank).await?;
+                    }
+                }
+            }
+        }
+        member.flush().await
+    }
+}
+
+/// Says who a drive is.
+pub(crate) async fn write_labels(drive: &Rc<dyn Drive>, header: &GroupHeader, slot: Slot) -> Result<(), MediaFault> {
+    let record = &header.members[usize::from(slot.0)];
+    let label = Label {
+        group: header.group,
+        drive: record.drive,
+        slot,
+        shape: header.shape,
+        extents: record.extents,
+        name: header.name.clone(),
+    };
+    let label = aligned(&label.encode());
+    drive.write(0, vec![label.clone()]).await?;
+    drive.write(Shape::LABEL_B_BYTES, vec![label]).await?;
+    drive.flush().await
+}

@@ -1,0 +1,180 @@
+//! Drives join, take the place of others, come back and are put out while the group works.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod double;
+
+use std::rc::Rc;
+
+use base::port::Drive;
+use double::{MemoryDrive, Rig, check_stripe, ports, write};
+use raid::{DriveState, Event, Group, GroupState, JoinRefused, RemoveRefused, Slot, StripeId};
+
+fn spare(name: &str) -> Rc<MemoryDrive> {
+    MemoryDrive::new(name, 8 << 20)
+}
+
+fn port(drive: &Rc<MemoryDrive>) -> Rc<dyn Drive> {
+    drive.clone()
+}
+
+/// A segment with every row written.
+async fn fill_segment(group: &Group, generation: u64) -> Vec<StripeId> {
+    let segment = group.open_segment().await.unwrap();
+    let rows = 0..group.rows_per_segment();
+    let ids: Vec<StripeId> = rows.map(|row| StripeId { segment, row }).collect();
+    for &id in &ids {
+        write(group, id, generation).await.unwrap();
+    }
+    ids
+}
+
+/// Decides R-EXP-05: one to twelve drives join at a time, at once, and new stripes use
+/// them; what was there before stays readable, and all of it is there after a restart.
+#[test]
+fn one_to_twelve_drives_join_at_once() {
+    for more in 1..=12 {
+        let rig = Rig::new(8, more);
+        let group = rig.create(6);
+        let added: Vec<_> = (0..more).map(|number| spare(&format!("new{number}"))).collect();
+        let old = rig.bench.run(fill_segment(&group, 1));
+        let before = group.space();
+        let slots = rig.bench.run(group.add_members(ports(&added), false)).unwrap();
+        assert_eq!(slots, (8..8 + more as u8).map(Slot).collect::<Vec<_>>());
+        assert_eq!(group.status().state, GroupState::Online);
+        assert!(group.space().data_bytes_free > before.data_bytes_free, "space figures follow at once");
+        let new = rig.bench.run(fill_segment(&group, 2));
+        let holds_units =
+            |drive: &&Rc<MemoryDrive>| drive.writes.borrow().iter().any(|write| write.len_bytes == 16 << 10);
+        assert_eq!(added.iter().filter(holds_units).count(), added.len().min(8), "new stripes use the new drives");
+        drop(group);
+        let mut all = ports(&rig.drives);
+        all.extend(ports(&added));
+        all.reverse();
+        let group = rig.bench.run(Group::open(all, None, rig.bench.world())).unwrap();
+        assert_eq!(group.status().drives.len(), 8 + more as usize);
+        rig.bench.run(async {
+            for id in old {
+                check_stripe(&group, id, 1).await.unwrap();
+            }
+            for id in new {
+                check_stripe(&group, id, 2).await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_drive_that_does_not_fit_or_is_in_use_does_not_join() {
+    let rig = Rig::new(5, 2);
+    let group = rig.create(3);
+    let other = Rig::new(5, 3);
+    let theirs = other.create(3);
+    let refused = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], false)).unwrap_err();
+    let small = MemoryDrive::new("small", 1 << 20);
+    assert!(matches!(refused(&small), JoinRefused::TooSmall { capacity_bytes, .. } if capacity_bytes == 1 << 20));
+    assert_eq!(refused(&other.drives[0]), JoinRefused::InUse { group: Some(theirs.id()) });
+    assert_eq!(refused(&rig.drives[2]), JoinRefused::InUse { group: Some(group.id()) });
+    let strange = spare("strange");
+    strange.poke(0, &[7; 4096]);
+    assert_eq!(refused(&strange), JoinRefused::InUse { group: None });
+    assert!(small.writes.borrow().is_empty() && strange.writes.borrow().is_empty());
+    assert_eq!(group.status().drives.len(), 5);
+    // Told so, a drive of another group is taken, a member of this one never.
+    let take = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], true));
+    assert_eq!(take(&other.drives[0]), Ok(vec![Slot(5)]));
+    assert_eq!(take(&rig.drives[2]), Err(JoinRefused::InUse { group: Some(group.id()) }));
+}
+
+#[test]
+fn a_drive_takes_the_place_of_a_lost_one() {
+    let rig = Rig::new(6, 4);
+    let group = rig.create(4);
+    let old = rig.bench.run(fill_segment(&group, 1));
+    let new = spare("new");
+    let replace = |slot| rig.bench.run(group.replace_member(slot, port(&new), false));
+    assert_eq!(replace(Slot(2)), Err(JoinRefused::SlotInUse(Slot(2))));
+    assert_eq!(replace(Slot(6)), Err(JoinRefused::NoSuchSlot(Slot(6))));
+    rig.drives[2].gone.set(true);
+    rig.bench.run(group.remove_member(Slot(2))).unwrap();
+    assert_eq!(replace(Slot(2)), Ok(()));
+    assert_eq!(group.status().drives[2].state, DriveState::Rebuilding);
+    assert!(group.drain_events().contains(&Event::DriveJoined { slot: Slot(2), replaces: true }));
+    // What is written now is on the new drive, too; what was there is read around it.
+    let later = rig.bench.run(fill_segment(&group, 2));
+    rig.bench.run(async {
+        for id in old {
+            check_stripe(&group, id, 1).await.unwrap();
+        }
+        for id in later {
+            check_stripe(&group, id, 2).await.unwrap();
+        }
+    });
+    drop(group);
+    // A restart in between changes nothing; filled is filled for good.
+    let mut drives = ports(&rig.drives);
+    drives[2] = port(&new);
+    let group = rig.bench.run(Group::open(drives.clone(), None, rig.bench.world())).unwrap();
+    assert_eq!(group.status().drives[2].state, DriveState::Rebuilding);
+    rig.bench.run(group.member_filled(Slot(2))).unwrap();
+    assert_eq!(group.status().state, GroupState::Online);
+    drop(group);
+    let group = rig.bench.run(Group::open(drives, None, rig.bench.world())).unwrap();
+    assert_eq!(group.status().state, GroupState::Online);
+}
+
+#[test]
+fn the_drive_of_a_slot_comes_back_and_a_stranger_does_not() {
+    let rig = Rig::new(6, 5);
+    let group = rig.create(4);
+    rig.bench.run(fill_segment(&group, 1));
+    rig.bench.run(group.remove_member(Slot(1))).unwrap();
+    let rejoin = |drive: &Rc<MemoryDrive>| rig.bench.run(group.rejoin_member(Slot(1), port(drive)));
+    assert_eq!(rejoin(&rig.drives[3]), Err(JoinRefused::Stranger(Slot(1))));
+    assert_eq!(rejoin(&rig.drives[1]), Ok(()));
+    assert_eq!(group.status().drives[1].state, DriveState::Rebuilding);
+}
+
+#[test]
+fn a_drive_whose_loss_would_lose_data_is_not_put_out() {
+    let rig = Rig::new(5, 6);
+    let group = rig.create(3);
+    rig.bench.run(fill_segment(&group, 1));
+    assert_eq!(rig.bench.run(group.remove_member(Slot(0))), Ok(()));
+    assert_eq!(rig.bench.run(group.remove_member(Slot(1))), Ok(()));
+    assert_eq!(rig.bench.run(group.remove_member(Slot(2))), Err(RemoveRefused::Needed(Slot(2))));
+    assert_eq!(rig.bench.run(group.remove_member(Slot(9))), Err(RemoveRefused::NoSuchSlot(Slot(9))));
+    assert_eq!(group.status().state, GroupState::Critical);
+}
+
+/// However far a join got when the power went, the group opens with the drive or without
+/// it, and a second try succeeds.
+#[test]
+fn a_crash_while_a_drive_joins_leaves_a_group_with_it_or_without_it() {
+    let (mut with, mut without) = (0, 0);
+    for polls in 0..120 {
+        let rig = Rig::new(5, polls);
+        let group = rig.create(3);
+        rig.bench.run(group.register_cas("root", 0, b"value")).unwrap();
+        let new = spare("new");
+        rig.drives.iter().chain([&new]).for_each(|drive| drive.yields.set(1));
+        let done = rig.bench.crash_after(polls as usize, group.add_members(vec![port(&new)], false));
+        drop(group);
+        rig.drives.iter().chain([&new]).for_each(|drive| drive.power_cut(|| rig.bench.turns.random() % 2 == 0));
+        let mut drives = ports(&rig.drives);
+        drives.push(port(&new));
+        let group = rig.bench.run(Group::open(drives, None, rig.bench.world())).unwrap();
+        let members = group.status().drives.len();
+        assert!(members == 6 || done.is_none(), "a drive that had joined is not forgotten");
+        if members == 5 {
+            without += 1;
+            // The labels may be torn: then only who says so may take the drive.
+            rig.bench.run(group.add_members(vec![port(&new)], true)).unwrap();
+        } else {
+            with += 1;
+        }
+        assert_eq!(group.status().state, GroupState::Online);
+        assert_eq!(rig.bench.run(group.register_read("root")).bytes, b"value");
+    }
+    assert!(with > 5 && without > 5, "both happened: {with}, {without}");
+}
