@@ -125,7 +125,7 @@ impl Group {
         }
         let version = current + 1;
         let majority = self.inner.header.borrow().quorum().1;
-        self.write_register(index, version, bytes, &self.voters(), majority).await?;
+        self.write_register(index, version, bytes, (&self.voters(), majority)).await?;
         self.inner.decided.values.borrow_mut()[index] = Versioned { version, bytes: bytes.to_vec() };
         Ok(version)
     }
@@ -153,7 +153,7 @@ impl Group {
         let mut next = self.inner.header.borrow().clone();
         let Some(result) = change(&mut next) else { return Ok(None) };
         let version = self.inner.decided.values.borrow()[0].version + 1;
-        self.write_register(0, version, &next.encode(), &self.voters(), next.quorum().1).await?;
+        self.write_register(0, version, &next.encode(), (&self.voters(), next.quorum().1)).await?;
         self.adopt(next, version);
         Ok(Some(result))
     }
@@ -177,8 +177,7 @@ impl Group {
         index: usize,
         version: u64,
         bytes: &[u8],
-        voters: &[Rc<Member>],
-        majority: usize,
+        (voters, majority): (&[Rc<Member>], usize),
     ) -> Result<(), Latched> {
         let inner = &self.inner;
         if inner.latched.get() {

@@ -301,7 +301,7 @@ impl Group {
         let version = self.inner.decided.values.borrow()[0].version + 1;
         let mut voters = self.voters();
         voters.push(member.clone());
-        self.write_register(0, version, &next.encode(), &voters, next.quorum().1).await?;
+        self.write_register(0, version, &next.encode(), (&voters, next.quorum().1)).await?;
         if standing == Standing::Filling && member.takes_part() {
             member.state.set(DriveState::Rebuilding);
         }
