@@ -160,7 +160,10 @@ fn a_crash_while_a_drive_joins_leaves_a_group_with_it_or_without_it() {
         rig.drives.iter().chain([&new]).for_each(|drive| drive.yields.set(1));
         let done = rig.bench.crash_after(polls as usize, group.add_members(vec![port(&new)], false));
         drop(group);
-        rig.drives.iter().chain([&new]).for_each(|drive| drive.power_cut(|| rig.bench.turns.random() % 2 == 0));
+        rig.drives
+            .iter()
+            .chain([&new])
+            .for_each(|drive| drive.power_cut(|| rig.bench.turns.random().is_multiple_of(2)));
         let mut drives = ports(&rig.drives);
         drives.push(port(&new));
         let group = rig.bench.run(Group::open(drives, None, rig.bench.world())).unwrap();
