@@ -225,7 +225,7 @@ codes! {
         clears: "a version that knows the format is started",
         parameters: ["found_version", "known_version"],
     }
-    1081 DRIVE_JOINED Info, exit Success, http 200, since "0.1.0" {
+    1081 DRIVE_JOINED Info, exit Failed, http 503, since "0.1.0" {
         what: "A drive joined the pool.",
         why: "It was added, or took the place of a drive that is out. New stripes use it from now on; what it should hold of older ones is filled in while the pool serves.",
         act: ["nothing has to be done; see it at work: vmhold pool show POOL --map"],
@@ -233,7 +233,7 @@ codes! {
         clears: "it is a report",
         parameters: ["pool", "slot"],
     }
-    1082 DRIVE_FILLED Info, exit Success, http 200, since "0.1.0" {
+    1082 DRIVE_FILLED Info, exit Failed, http 503, since "0.1.0" {
         what: "A drive that took the place of another holds everything it should.",
         why: "Every stripe that has a unit in its slot has that unit there again, so the pool survives as many further losses as before.",
         act: ["nothing has to be done"],
