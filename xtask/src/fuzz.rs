@@ -1,6 +1,16 @@
-//! `cargo xtask fuzz`: every fuzz target (a test that calls `bolero::check!`) for a while,
-//! with bolero's random engine and the target's corpus. Needs no nightly compiler. Built like the
-//! tests, so that overflow checks and debug assertions are on.
+//! `cargo xtask fuzz`: every fuzz target (a test that calls `bolero::check!`) for a while.
+//!
+//! With a C++ compiler the inputs are guided by coverage: bolero brings libFuzzer along,
+//! and the compiler counts edges and comparisons (stable flags, no nightly needed). What
+//! it finds interesting is kept in the build folder and used again. Without one, bolero's
+//! own engine draws inputs at random, and the command says so. Either way the inputs of
+//! most targets are valid images with bytes changed and checks made to fit again, so
+//! that what lies behind a check is reached.
+//!
+//! Built like the tests, so that overflow checks and debug assertions are on.
+
+use std::fs;
+use std::path::Path;
 
 use clap::Args;
 use syn::visit::{self, Visit};
@@ -8,6 +18,11 @@ use syn::visit::{self, Visit};
 use crate::run::Call;
 use crate::tidy::code::{self, Code};
 use crate::tree::Tree;
+
+/// Counters of edges and comparisons, as libFuzzer wants them.
+const COVERAGE_FLAGS: &str = "--cfg fuzzing --cfg fuzzing_libfuzzer -Ccodegen-units=1 -Cpasses=sancov-module \
+     -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// Arguments of `fuzz`.
 #[derive(Args)]
@@ -18,60 +33,147 @@ pub struct FuzzArgs {
     /// Only targets whose name contains this
     #[arg(long)]
     pub only: Option<String>,
+    /// Draw inputs at random even where coverage could guide them
+    #[arg(long)]
+    pub random: bool,
+}
+
+/// How inputs are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    /// libFuzzer, guided by coverage.
+    Coverage,
+    /// bolero's own: random.
+    Random,
+}
+
+impl Engine {
+    fn choose(tree: &Tree, random: bool) -> Engine {
+        let compiles = Call::new("c++", tree.root()).args(["--version"]).works();
+        if compiles && !random { Engine::Coverage } else { Engine::Random }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Engine::Coverage => "guided by coverage (libFuzzer)",
+            Engine::Random => "drawn at random, NOT guided by coverage",
+        }
+    }
 }
 
 /// A fuzz target: a test of a crate.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     package: String,
+    /// Where cargo finds it: `--lib` or `--test NAME`.
+    place: Vec<String>,
     test: String,
 }
 
-/// Runs the targets one after the other and returns how many ran.
-pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<usize, String> {
+/// Runs the targets one after the other and says how many ran, and how.
+pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<String, String> {
     let (code, _) = code::parse(&tree.sources()?);
     let mut targets = targets(&code);
     targets.retain(|target| args.only.as_ref().is_none_or(|only| target.test.contains(only)));
     if targets.is_empty() {
         return Err("no fuzz target of that name: no such test calls `bolero::check!`".into());
     }
-    let nextest = Call::cargo(tree.root()).args(["nextest", "--version"]).works();
-    let time = (args.seconds * 1000).to_string();
+    let engine = Engine::choose(tree, args.random);
+    println!("inputs are {}", engine.told());
     let mut failed = Vec::new();
     for target in &targets {
-        println!("\n== {} {}", target.package, target.test);
-        let call = test_call(tree, target, nextest)
-            .env("BOLERO_RANDOM_TEST_TIME_MS", &time)
-            .env("BOLERO_RANDOM_ITERATIONS", &u32::MAX.to_string());
-        if let Err(why) = call.run() {
-            println!("{why}");
-            failed.push(format!("{} {}", target.package, target.test));
+        let outcome = match engine {
+            Engine::Coverage => guided(tree, target, args.seconds),
+            Engine::Random => drawn(tree, target, args.seconds),
+        };
+        match outcome {
+            Ok(note) => println!("clean   {} {}  {note}", target.package, target.test),
+            Err(why) => {
+                println!("FOUND   {} {}\n{why}", target.package, target.test);
+                failed.push(format!("{} {}", target.package, target.test));
+            }
         }
     }
-    if failed.is_empty() { Ok(targets.len()) } else { Err(format!("found by: {}", failed.join(", "))) }
+    let what = format!("{} targets, {} s each, inputs {}", targets.len(), args.seconds, engine.told());
+    if failed.is_empty() { Ok(what) } else { Err(format!("{what}; found by: {}", failed.join(", "))) }
 }
 
-/// The runner that fails when no test has the name is the better one.
-fn test_call(tree: &Tree, target: &Target, nextest: bool) -> Call {
-    let Target { package, test } = target;
-    let cargo = Call::cargo(tree.root());
-    if nextest {
-        return cargo.args(["nextest", "run", "--package", package, "-E", &format!("test(/(^|::){test}$/)")]);
+/// Runs a target under libFuzzer. What it printed last is the note.
+fn guided(tree: &Tree, target: &Target, seconds: u64) -> Result<String, String> {
+    let folder = tree.build_folder()?.join("fuzz");
+    let corpus = folder.join("corpus").join(&target.test);
+    fs::create_dir_all(&corpus).map_err(|why| format!("{}: {why}", corpus.display()))?;
+    let artifacts = folder.join("found").join(&target.test);
+    fs::create_dir_all(&artifacts).map_err(|why| format!("{}: {why}", artifacts.display()))?;
+    let arguments = format!(
+        "{} -max_total_time={seconds} -max_len=8192 -timeout=60 -rss_limit_mb=4096 -artifact_prefix={}/",
+        corpus.display(),
+        artifacts.display()
+    );
+    let (code, output) = Call::cargo(tree.root())
+        .env("RUSTFLAGS", COVERAGE_FLAGS)
+        .env("BOLERO_LIBFUZZER_ARGS", &arguments)
+        .env("CARGO_TARGET_DIR", &folder.join("build").to_string_lossy())
+        // Naming the machine keeps the flags away from build scripts.
+        .args(["test", "--target", host()?.as_str(), "--package", &target.package])
+        .args(&target.place)
+        .args(["--", &target.test, "--test-threads", "1"])
+        .captured()?;
+    let last = |start: &str| output.lines().rfind(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    match (code, last("Done ")) {
+        (Some(0), done) if !done.is_empty() => Ok(format!("{done}; {}", coverage(&last("#")))),
+        _ => Err(tail(&output)),
     }
-    cargo.args(["test", "--quiet", "--package", package, "--tests", "--lib", "--bins", "--", test])
+}
+
+/// `cov: 123 ft: 456 corp: 7/89b` of a line of libFuzzer.
+fn coverage(line: &str) -> &str {
+    let from = line.find("cov:").unwrap_or(0);
+    let end = line.find(" lim:").or(line.find(" exec/s")).unwrap_or(line.len());
+    line.get(from..end).unwrap_or(line)
+}
+
+/// Runs a target with random inputs.
+fn drawn(tree: &Tree, target: &Target, seconds: u64) -> Result<String, String> {
+    let (code, output) = Call::cargo(tree.root())
+        .env("BOLERO_RANDOM_TEST_TIME_MS", &(seconds * 1000).to_string())
+        .env("BOLERO_RANDOM_ITERATIONS", &u32::MAX.to_string())
+        .args(["test", "--package", &target.package])
+        .args(&target.place)
+        .args(["--", &target.test])
+        .captured()?;
+    let ran = output.lines().any(|line| line.starts_with("test result: ok. ") && !line.contains(" 0 passed"));
+    if code == Some(0) && ran { Ok(String::new()) } else { Err(tail(&output)) }
+}
+
+fn host() -> Result<String, String> {
+    let text = Call::new("rustc", Path::new(".")).args(["-vV"]).output()?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or("rustc -vV names no host".into())
+}
+
+fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 fn targets(code: &[Code]) -> Vec<Target> {
     let mut found = Vec::new();
     for one in code {
-        let mut finder = Finder { package: &one.owner, functions: Vec::new(), found: &mut found };
+        let mut finder = Finder { code: one, functions: Vec::new(), found: &mut found };
         finder.visit_file(&one.file);
     }
     found
 }
 
+/// `crates/x/tests/a.rs` and `crates/x/tests/a/b.rs` belong to the test `a`.
+fn place(path: &str) -> Vec<String> {
+    let test = path.split("/tests/").nth(1).and_then(|rest| rest.split(['/', '.']).next());
+    test.map_or(vec!["--lib".to_owned()], |test| vec!["--test".to_owned(), test.to_owned()])
+}
+
 struct Finder<'a> {
-    package: &'a str,
+    code: &'a Code,
     functions: Vec<String>,
     found: &'a mut Vec<Target>,
 }
@@ -88,7 +190,8 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         let is_check = matches!(names.as_slice(), [all] if all == "check")
             || matches!(names.as_slice(), [krate, check] if krate == "bolero" && check == "check");
         if let (true, Some(test)) = (is_check, self.functions.first()) {
-            let target = Target { package: self.package.to_owned(), test: test.clone() };
+            let (package, place) = (self.code.owner.clone(), place(&self.code.path));
+            let target = Target { package, place, test: test.clone() };
             if !self.found.contains(&target) {
                 self.found.push(target);
             }
@@ -104,6 +207,15 @@ mod tests {
     fn tests_that_call_the_fuzzer_are_targets() {
         let text = "#[test] fn rpc_bytes() { bolero::check!().for_each(|b| parse(b)); } #[test] fn other() {}";
         let code = code::sample("crates/nfs/tests/fuzz.rs", text);
-        assert_eq!(targets(&code), [Target { package: "nfs".into(), test: "rpc_bytes".into() }]);
+        let place = vec!["--test".into(), "fuzz".into()];
+        assert_eq!(targets(&code), [Target { package: "nfs".into(), place, test: "rpc_bytes".into() }]);
+        assert_eq!(super::place("crates/engine/src/fuzz.rs"), ["--lib"]);
+        assert_eq!(super::place("crates/parity/tests/contract/fuzz.rs"), ["--test", "contract"]);
+    }
+
+    #[test]
+    fn coverage_is_read_from_the_last_line() {
+        let line = "#2097152\tpulse  cov: 314 ft: 1024 corp: 99/4096b lim: 8192 exec/s: 1000 rss: 40Mb";
+        assert_eq!(coverage(line), "cov: 314 ft: 1024 corp: 99/4096b");
     }
 }

@@ -9,7 +9,9 @@ mod bench;
 mod fuzz;
 mod rows;
 mod run;
+mod sabotage;
 mod sim;
+mod soak;
 mod suite;
 mod tidy;
 mod tree;
@@ -35,12 +37,16 @@ enum Command {
     Rows,
     /// Run the deterministic simulation: many seeds, or one seed with a readable trace
     Sim(sim::SimArgs),
-    /// The large counts: simulation and fuzz targets, recorded in docs/SOAK.md
-    Soak(sim::SoakArgs),
+    /// The large counts of everything random, recorded in docs/SOAK.md
+    Soak(soak::SoakArgs),
+    /// Plant known bugs in a copy of the tree; the tests must find each of them
+    Sabotage(sabotage::SabotageArgs),
     /// Run the benches and write docs/PERFORMANCE.md
     Bench(bench::BenchArgs),
     /// Run every fuzz target for a while
     Fuzz(fuzz::FuzzArgs),
+    /// Run Miri over the portable parts of base and parity (needs nightly)
+    Miri,
     /// Boot virtual machines whose disks are served by vmhold (needs qemu)
     VmTest,
     /// What CI runs after the machine is prepared: the same as `test`
@@ -53,10 +59,12 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::command(&tree),
         Command::Rows => rows::command(&tree),
         Command::Sim(args) => sim::sim(&tree, &args),
-        Command::Soak(args) => sim::soak(&tree, &args),
+        Command::Soak(args) => soak::soak(&tree, &args),
+        Command::Sabotage(args) => sabotage::sabotage(&tree, &args).map(|_| ()),
         Command::Bench(args) => bench::bench(&tree, &args),
         Command::Fuzz(args) => fuzz::fuzz(&tree, &args).map(|_| ()),
-        Command::VmTest => suite::vm_test(&tree),
+        Command::VmTest => suite::vm_test(&tree, None),
+        Command::Miri => soak::miri(&tree),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

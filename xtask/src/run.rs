@@ -74,6 +74,13 @@ impl Call {
         String::from_utf8(output.stdout).map_err(|_| format!("`{}` printed bytes that are not UTF-8", self.shown))
     }
 
+    /// Runs silently; exit code (`None`: ended by a signal), and all that it printed.
+    pub fn captured(mut self) -> Result<(Option<i32>, String), String> {
+        let output = self.command.output().map_err(|why| format!("cannot start `{}`: {why}", self.shown))?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// Whether the program exists and ends well, silently.
     pub fn works(mut self) -> bool {
         self.command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use crate::run::Call;
+use crate::sabotage::{self, SabotageArgs};
 use crate::tree::Tree;
 use crate::{sim, tidy};
 
@@ -48,6 +49,7 @@ pub fn test(tree: &Tree) -> Result<(), String> {
     stages.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]));
     stages.run("deny", || deny(tree));
     stages.run("sim", || sim::smoke(tree, SMOKE_SEEDS));
+    stages.run("sabotage", || sabotage::sabotage(tree, &SabotageArgs { only: None, cheap: true }).map(|_| None));
     stages.run("end-to-end", || end_to_end(tree));
     stages.run("doc tests", || cargo(&["test", "--workspace", "--doc", "--quiet"]));
     println!("\n== before the tests");
@@ -74,7 +76,10 @@ fn deny(tree: &Tree) -> Result<Option<String>, String> {
     if !cargo().args(["deny", "--version"]).works() {
         return Ok(Some("cargo-deny is not installed: licences, bans and sources are NOT checked".into()));
     }
-    cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]).run().map(|()| None)
+    cargo()
+        .args(["deny", "--log-level", "error", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
+        .run()
+        .map(|()| None)
 }
 
 fn end_to_end(tree: &Tree) -> Result<Option<String>, String> {
@@ -101,11 +106,16 @@ fn is_executable(path: &std::path::Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o111 != 0)
 }
 
-/// `cargo xtask vm-test`: the script that boots guests. It builds what it needs.
-pub fn vm_test(tree: &Tree) -> Result<(), String> {
+/// `cargo xtask vm-test`: the script that boots guests. It builds what it needs. `kills`:
+/// how often the server is killed under fio in the guest.
+pub fn vm_test(tree: &Tree, kills: Option<u64>) -> Result<(), String> {
     let script = tree.root().join("tests/vm/run");
     if !script.is_file() {
         return Err("tests/vm/run does not exist: there is no virtual-machine check to run".into());
     }
-    Call::new(&script.to_string_lossy(), tree.root()).run()
+    let call = Call::new(&script.to_string_lossy(), tree.root());
+    match kills {
+        Some(kills) => call.env("KILLS", &kills.to_string()).run(),
+        None => call.run(),
+    }
 }

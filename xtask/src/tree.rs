@@ -63,20 +63,33 @@ impl Tree {
         &self.root
     }
 
-    /// Text files git knows or would add, in path order; binary files are left out.
-    pub fn sources(&self) -> Result<Vec<Source>, String> {
+    /// Files git knows or would add that are there, in path order, relative to the root.
+    pub fn paths(&self) -> Result<Vec<String>, String> {
         let listed = Call::new("git", &self.root)
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .output()
-            .map_err(|why| format!("{why}; tidy works in a git checkout"))?;
-        let mut paths: Vec<&str> = listed.split('\0').filter(|path| !path.is_empty()).collect();
+            .map_err(|why| format!("{why}; this works in a git checkout"))?;
+        let mut paths: Vec<String> = listed.split('\0').map(str::to_owned).collect();
+        paths.retain(|path| self.root.join(path).is_file());
         paths.sort_unstable();
         paths.dedup();
-        let read = |path: &str| {
-            let text = fs::read(self.root.join(path)).ok().and_then(|bytes| String::from_utf8(bytes).ok())?;
-            Some(Source { path: path.to_owned(), text })
+        Ok(paths)
+    }
+
+    /// The text files among [`paths`](Tree::paths).
+    pub fn sources(&self) -> Result<Vec<Source>, String> {
+        let read = |path: String| {
+            let text = fs::read(self.root.join(&path)).ok().and_then(|bytes| String::from_utf8(bytes).ok())?;
+            Some(Source { path, text })
         };
-        Ok(paths.into_iter().filter_map(read).collect())
+        Ok(self.paths()?.into_iter().filter_map(read).collect())
+    }
+
+    /// Where cargo builds.
+    pub fn build_folder(&self) -> Result<PathBuf, String> {
+        let text = Call::cargo(&self.root).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+        let document: Value = serde_json::from_str(&text).map_err(|why| format!("cargo metadata: {why}"))?;
+        document["target_directory"].as_str().map(PathBuf::from).ok_or("cargo metadata names no build folder".into())
     }
 
     /// Packages of the workspace as `cargo metadata` tells them.

@@ -136,6 +136,52 @@ impl Document for CheckpointReport {
     const SCHEMA: &'static str = "vmhold.checkpoint/v1";
 }
 
+/// What became of a journal leg that was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResilveredLeg {
+    /// File or device.
+    pub path: String,
+    /// It holds everything again and every record goes to it.
+    pub taken_in: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// The document of `journal resilver`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResilverReport {
+    /// The legs that were lost; none if the journal is whole.
+    pub legs: Vec<ResilveredLeg>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Document for ResilverReport {
+    const SCHEMA: &'static str = "vmhold.journal.resilver/v1";
+}
+
+impl ResilverReport {
+    /// What a command that printed it ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.legs.iter().all(|leg| leg.taken_in) { Exit::Success } else { Exit::Failed }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn human(&self) -> String {
+        if self.legs.is_empty() {
+            return "no leg is lost: the journal is whole\n".to_owned();
+        }
+        let line = |leg: &ResilveredLeg| match &leg.reason {
+            Some(reason) => format!("leg {} is still lost: {reason}\n", leg.path),
+            None => format!("leg {} holds everything again\n", leg.path),
+        };
+        let lines: String = self.legs.iter().map(line).collect();
+        format!("{lines}{}\n", text::duration(self.seconds))
+    }
+}
+
 /// The document of `quickstart check`: what the server returned against what it acknowledged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WriteCheck {

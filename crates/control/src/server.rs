@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::check::{CheckpointReport, FsckReport};
+use crate::check::{CheckpointReport, FsckReport, ResilverReport};
 use crate::codes::{self, CodePage};
 use crate::datastore::{Datastore, DatastoreCreate, DatastoreDeleted, DatastoreList, MountInfo, MountPoint, Platform};
 use crate::envelope::{Document, Envelope, Origin};
@@ -46,6 +46,8 @@ pub trait ControlBackend: Send + Sync {
     fn fsck(&self) -> Answer<'_, FsckReport>;
     /// Makes a checkpoint now.
     fn checkpoint(&self) -> Answer<'_, CheckpointReport>;
+    /// Fills lost journal legs anew and takes them in again.
+    fn resilver_journal(&self) -> Answer<'_, ResilverReport>;
     /// Prometheus text of the data path's counters; complete families, each with its type.
     fn data_path_metrics(&self) -> Answer<'_, String>;
 }
@@ -120,6 +122,7 @@ pub fn router(backend: Arc<dyn ControlBackend>) -> Router {
         .route("/v1/codes/{code}", get(code))
         .route("/v1/fsck", post(fsck))
         .route("/v1/checkpoint", post(checkpoint))
+        .route("/v1/journal/resilver", post(resilver_journal))
         .route("/metrics", get(metrics_page))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -273,6 +276,10 @@ async fn fsck(State(api): Shared) -> Reply {
 
 async fn checkpoint(State(api): Shared) -> Reply {
     Ok(envelope(None, api.backend.checkpoint().await?))
+}
+
+async fn resilver_journal(State(api): Shared) -> Reply {
+    Ok(envelope(None, api.backend.resilver_journal().await?))
 }
 
 async fn metrics_page(State(api): Shared) -> Reply {

@@ -36,6 +36,8 @@ mod check;
 mod export;
 mod filesystem;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod handle;
 pub mod locks;

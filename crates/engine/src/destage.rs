@@ -14,6 +14,7 @@ use base::{Buf, ObjectId, content_check};
 use crate::format::{Codec, Descriptor, ObjectKind};
 use crate::inner::Inner;
 use crate::mover::{Mover, Purpose};
+use crate::read::Stored;
 use crate::staged::{BlockId, StagedBlock};
 use crate::state::{Fresh, Item, Mapping, Pending, ZEROS};
 use crate::store::{BLOCK_BYTES, StoreRefusal};
@@ -52,13 +53,26 @@ impl Inner {
             Some(whole) => whole.clone(),
             None => {
                 let stored = self.resident(|state| state.stored(id)).await?;
-                self.overlaid(id, stored, &block).await?
+                match self.overlaid(id, stored, &block).await {
+                    Err(StoreRefusal::Unreadable { .. }) if self.is_gone_for_good(&stored) => {
+                        return self.resident(|state| state.give_up(id, block.newest())).await;
+                    }
+                    content => content?,
+                }
             }
         };
         let fresh = self.store_content(mover, (id, &block), content).await?;
         self.counters.borrow_mut().blocks_destaged += 1;
         mover.data.consequences.items.push(Item { id, newest: block.newest(), fresh });
         Ok(())
+    }
+
+    /// Whether what could not be read stays so: with a drive absent it may come back.
+    fn is_gone_for_good(&self, stored: &Stored) -> bool {
+        match stored {
+            Stored::Object(_, row) => !self.group.is_degraded(row.place.stripe.segment),
+            Stored::Lost | Stored::Hole => true,
+        }
     }
 
     async fn store_content(

@@ -31,8 +31,11 @@ mod engine;
 mod files;
 mod fingerprint;
 pub mod format;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 mod inner;
+mod legs;
 pub mod memory;
 mod mover;
 mod open;
@@ -52,6 +55,7 @@ mod tree;
 
 pub use audit::{Audit, Finding};
 pub use engine::{Engine, EngineStatus};
+pub use legs::TakeInRefused;
 pub use open::{OpenFault, Opened};
 pub use options::{Counters, Event, Options};
 pub use scrub::Scrub;

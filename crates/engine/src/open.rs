@@ -34,8 +34,8 @@ pub enum OpenFault {
     /// The group holds an engine already.
     #[error("the pool holds data already")]
     NotEmpty,
-    /// The group holds no engine.
-    #[error("the pool has never been set up")]
+    /// The group holds no engine, or none of its drives has a whole copy of the root.
+    #[error("no drive holds a root: the pool was never set up, or every copy of its root is damaged")]
     Empty,
     /// The journal could not be made.
     #[error("the journal cannot be set up: {0}")]
@@ -118,7 +118,7 @@ impl Engine {
         }
         let mut root = Root::decode(&found.bytes)?;
         let journal_root = JournalRoot { pool: group.id(), trim: root.trim, incarnations: root.incarnations.clone() };
-        let (journal, recovered) = Journal::open(legs, &journal_root, world.clone(), options.journal).await?;
+        let (journal, recovered) = Journal::open(legs.clone(), &journal_root, world.clone(), options.journal).await?;
         // Generations and object ids of this life must differ from those of any other,
         // also of one that crashed before its first checkpoint.
         root.opening += 1;
@@ -143,6 +143,7 @@ impl Engine {
         engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
         engine.inner.state.borrow_mut().replaying = false;
         engine.run();
+        engine.take_in_returned(&legs, &opened.legs);
         Ok((engine, opened))
     }
 }
@@ -166,7 +167,7 @@ fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options)
         last_generation: 0,
         applied_through: root.through.0,
         delta: DeltaLog::new(delta_bytes),
-        lost: BTreeSet::new(),
+        lost: BTreeMap::new(),
         gone_objects: Vec::new(),
         changed: false,
         replaying: true,
@@ -181,14 +182,16 @@ impl Inner {
         loop {
             let known = self.resident(|state| state.known_lost(from, CHUNK)).await?;
             let Some(last) = known.last().copied().filter(|_| known.len() == CHUNK) else {
-                self.state.borrow_mut().lost.extend(known);
+                self.state.borrow_mut().lost.extend(known.into_iter().map(|id| (id, 0)));
                 break;
             };
-            self.state.borrow_mut().lost.extend(known);
+            self.state.borrow_mut().lost.extend(known.into_iter().map(|id| (id, 0)));
             from = BlockId { block: last.block + 1, ..last };
         }
-        for id in blocked.iter().flat_map(blocks_of) {
-            self.resident(|state| state.lose(id)).await?;
+        for range in blocked {
+            for id in blocks_of(range) {
+                self.resident(|state| state.lose(id, range.sequence.0)).await?;
+            }
         }
         Ok(())
     }

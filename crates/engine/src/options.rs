@@ -5,6 +5,8 @@ use std::time::Duration;
 use base::FileId;
 use raid::StripeId;
 
+use crate::legs::TakeInRefused;
+
 /// Settings. All of them may change from one opening to the next.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -122,6 +124,13 @@ pub enum Event {
         file: FileId,
         /// Its offset in bytes.
         offset_bytes: u64,
+    },
+    /// A journal leg that was lost holds everything again.
+    LegTakenIn,
+    /// A journal leg that came back could not be taken in.
+    LegNotTakenIn {
+        /// Why.
+        refused: TakeInRefused,
     },
     /// The cleaner found an object damaged beyond repair and left its stripe alone.
     StripeStuck {

@@ -45,11 +45,14 @@ enum Source {
 impl State {
     /// What is stored for block `id`, apart from what is staged.
     pub(crate) fn stored(&mut self, id: BlockId) -> Result<Stored, Missing> {
-        if self.file(id.file)?.is_none_or(|open| open.is_cut(id.block)) {
-            return Ok(Stored::Hole);
-        }
-        if self.lost.contains(&id) {
+        let Some(open) = self.file(id.file)? else { return Ok(Stored::Hole) };
+        let is_cut = open.is_cut(id.block);
+        // A later cut would have ended the loss.
+        if self.lost.contains_key(&id) {
             return Ok(Stored::Lost);
+        }
+        if is_cut {
+            return Ok(Stored::Hole);
         }
         let Some(mapping) = self.mapping(id)? else { return Ok(Stored::Hole) };
         let row = self.object(mapping.object)?;

@@ -3,7 +3,7 @@
 //! Functions here either have all the pages they need, or return [`Missing`] *before*
 //! they have changed anything (see `tree`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use base::{Buf, ContentCheck, FileId, ObjectId, Osn, WallNanos, content_check};
 use smallvec::SmallVec;
@@ -109,8 +109,10 @@ pub struct State {
     /// Mapping changes since the last checkpoint, for the repair scan.
     pub delta: DeltaLog,
     /// Blocks whose newest content was in a journal record that no leg holds whole any
-    /// more. They are refused until they are overwritten.
-    pub lost: BTreeSet<BlockId>,
+    /// more, and that record's sequence (0 once the journal is trimmed past it). They are
+    /// refused until something later writes them over or cuts them off; what is replayed
+    /// from before the record is not their content.
+    pub lost: BTreeMap<BlockId, u64>,
     /// Objects that went, so that caches drop them.
     pub gone_objects: Vec<ObjectId>,
     /// Something has changed since the last checkpoint.
@@ -272,7 +274,7 @@ impl State {
         let old_row = old.map(|old| self.object(old.object)).transpose()?.flatten();
         self.resident(BLOCKS, &block_key(id, self.epoch))?;
         self.resident(HEADS, &file_key(id.file))?;
-        if self.lost.contains(&id) {
+        if self.lost.contains_key(&id) {
             self.resident(LOST, &lost_key(id))?;
         }
         if let Fresh::New(mapping, _) | Fresh::Shared(mapping) = item.fresh {
@@ -339,9 +341,7 @@ impl State {
 
     /// Points block `id` to `fresh` instead of `old`; counts and sums follow.
     fn remap(&mut self, id: BlockId, old: Option<(Mapping, ObjectRow)>, fresh: Option<Mapping>, osn: Osn) {
-        if self.lost.remove(&id) {
-            self.remove(LOST, &lost_key(id)).expect("its path is resident");
-        }
+        self.found_again(id);
         let key = block_key(id, self.epoch);
         match fresh {
             Some(mapping) => self.put(BLOCKS, &key, &mapping_value(mapping)).expect("its path is resident"),
@@ -362,11 +362,32 @@ impl State {
 
     /// The newest content of `id` is lost. It is refused until it is written over, also
     /// after the journal that shows the loss is trimmed.
-    pub(crate) fn lose(&mut self, id: BlockId) -> Result<(), Missing> {
+    pub(crate) fn lose(&mut self, id: BlockId, sequence: u64) -> Result<(), Missing> {
         self.put(LOST, &lost_key(id), &[])?;
-        self.lost.insert(id);
+        self.lost.insert(id, sequence);
         self.changed = true;
         Ok(())
+    }
+
+    /// Part of `id` was written, and the rest of it cannot be read and never will be: all
+    /// of it is lost. What was staged through `newest` has nowhere to go.
+    pub(crate) fn give_up(&mut self, id: BlockId, newest: Stamp) -> Result<(), Missing> {
+        self.lose(id, newest.sequence)?;
+        self.staged.settle(id, newest.sequence);
+        Ok(())
+    }
+
+    /// What was lost of `id` does not matter any more. Its path is resident.
+    fn found_again(&mut self, id: BlockId) {
+        if self.lost.remove(&id).is_some() {
+            self.remove(LOST, &lost_key(id)).expect("its path is resident");
+        }
+    }
+
+    /// Lost blocks of `file` from block `from` on that went before `sequence`.
+    fn lost_behind(&self, file: FileId, from: u64, sequence: u64) -> Vec<BlockId> {
+        let range = BlockId { file, block: from }..=BlockId { file, block: u64::MAX };
+        self.lost.range(range).filter(|&(_, &lost)| lost < sequence).map(|(id, _)| *id).collect()
     }
 
     /// Up to `limit` lost blocks that the tree names, from `from` on.
@@ -404,9 +425,30 @@ impl State {
         open.head.changed = at;
         let after = open.head;
         self.files.mark_dirty(file);
-        self.staged.write(file, offset_bytes, data, stamp);
+        if self.replaying && !self.lost.is_empty() {
+            self.stage_around_lost(file, offset_bytes, data, stamp);
+        } else {
+            self.staged.write(file, offset_bytes, data, stamp);
+        }
         self.changed = true;
         Ok(Some((before, after)))
+    }
+
+    /// Stages `data`, but not for blocks whose later content is lost: it would be
+    /// answered in its place.
+    fn stage_around_lost(&mut self, file: FileId, offset_bytes: u64, data: &Buf, stamp: Stamp) {
+        let end = offset_bytes + data.len() as u64;
+        let mut at = offset_bytes;
+        while at < end {
+            let block = at / BLOCK_BYTES;
+            let next = ((block + 1) * BLOCK_BYTES).min(end);
+            let hidden = self.lost.get(&BlockId { file, block }).is_some_and(|&lost| stamp.sequence < lost);
+            if !hidden {
+                let part = data.slice((at - offset_bytes) as usize..(next - offset_bytes) as usize);
+                self.staged.write(file, at, &part, stamp);
+            }
+            at = next;
+        }
     }
 
     /// Moves the file's sum and used space from `old` to `fresh` content of a block.
@@ -431,7 +473,7 @@ impl State {
     /// Applies all `changes` of one operation, or none.
     pub fn apply_changes(&mut self, changes: &[Change], stamp: Stamp) -> Result<(), Missing> {
         for change in changes {
-            self.prepare(change)?;
+            self.prepare(change, stamp)?;
         }
         for change in changes {
             self.apply_change(change, stamp);
@@ -442,7 +484,7 @@ impl State {
     }
 
     /// Makes sure that applying `change` will find its pages.
-    fn prepare(&mut self, change: &Change) -> Result<(), Missing> {
+    fn prepare(&mut self, change: &Change, stamp: Stamp) -> Result<(), Missing> {
         match change {
             Change::Put { table, key, .. } | Change::Delete { table, key } => self.resident(table_tree(*table), key),
             Change::CreateFile { file, .. }
@@ -450,13 +492,30 @@ impl State {
             | Change::SetSize { file, .. }
             | Change::SetTimes { file, .. } => {
                 self.file(*file)?;
+                for id in self.lost_cut_by(change, stamp) {
+                    self.resident(LOST, &lost_key(id))?;
+                }
                 self.resident(HEADS, &file_key(*file))?;
                 self.resident(RECLAIM, &file_key(*file))
             }
         }
     }
 
+    /// Lost blocks that `change` cuts off, which ends their being lost.
+    fn lost_cut_by(&self, change: &Change, stamp: Stamp) -> Vec<BlockId> {
+        match change {
+            Change::DropFile { file } => self.lost_behind(*file, 0, stamp.sequence),
+            Change::SetSize { file, size_bytes } => {
+                self.lost_behind(*file, size_bytes.div_ceil(BLOCK_BYTES), stamp.sequence)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn apply_change(&mut self, change: &Change, stamp: Stamp) {
+        for id in self.lost_cut_by(change, stamp) {
+            self.found_again(id);
+        }
         const RESIDENT: &str = "prepared";
         match change {
             Change::Put { table, key, value } => self.put(table_tree(*table), key, value).expect(RESIDENT),

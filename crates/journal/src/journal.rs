@@ -13,6 +13,7 @@
 //! | becoming stable, per record | 0 | 0 with a callback; amortised queue growth without | 0 | 0 |
 //! | `stable` | - | 0; a waker in a reused list when it has to wait | 0 | 0 |
 //! | `trim` | - | 0 | 0 | 0 |
+//! | watching for a leg that hangs | - | 1 timer per [`Config::leg_limit`] of work | 0 | 0 |
 //! | idle seal, at most one per pause | - | as a batch | 1 write of a block per leg | 0 |
 
 use std::cell::{Cell, RefCell};
@@ -44,7 +45,13 @@ pub struct Config {
     pub waiters_max: usize,
     /// After this much quiet a seal proves what was acknowledged last.
     pub seal_after: Duration,
+    /// A leg that has not answered a write for this long is lost.
+    pub leg_limit: Duration,
 }
+
+/// How long a leg may be silent: longer than a device that resets itself takes, shorter
+/// than clients wait before they give up.
+pub(crate) const LEG_LIMIT: Duration = Duration::from_secs(10);
 
 impl Default for Config {
     fn default() -> Config {
@@ -55,6 +62,7 @@ impl Default for Config {
             pending_bytes_max: 8 << 20,
             waiters_max: 4096,
             seal_after: Duration::from_millis(5),
+            leg_limit: LEG_LIMIT,
         }
     }
 }

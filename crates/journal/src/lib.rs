@@ -44,6 +44,7 @@ pub mod recover;
 pub mod resilver;
 pub mod ring;
 mod state;
+mod timed;
 
 pub use base::port::LegKind;
 pub use format::TrimPoint;

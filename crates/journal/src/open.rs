@@ -13,6 +13,7 @@ use crate::record::{Kind, Record, Scope, Sequence, Tag};
 use crate::recover::{Blocked, Gap, Image, Mend, Recovery, recover};
 use crate::ring::{LEGS_MAX, Ring};
 use crate::state::{LegSlot, Start};
+use crate::timed::TimedLeg;
 
 /// Bytes read or written at a time when a whole ring is.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -160,7 +161,8 @@ impl Journal {
         world: World,
         config: Config,
     ) -> Result<(Journal, Recovered), OpenRefused> {
-        let (mut verdicts, members) = identify(&legs, root).await;
+        let timed: Vec<Rc<dyn Leg>> = legs.iter().map(|leg| TimedLeg::wrap(leg, &world)).collect();
+        let (mut verdicts, members) = identify(&timed, root).await;
         let Some(&(_, label)) = members.first() else {
             return Err(OpenRefused::NoMember { legs: verdicts });
         };
@@ -170,14 +172,20 @@ impl Journal {
         let anchor = root.trim.anchor_position_bytes;
         let mut images = Vec::new();
         for &(index, _) in &members {
-            images.push(read_ring(legs[index].as_ref(), label.ring_bytes, anchor).await);
+            images.push(read_ring(timed[index].as_ref(), label.ring_bytes, anchor).await);
         }
         let found = match recover(&images, label.ring, root.trim) {
             Ok(found) => found,
             Err(gap) => return Err(OpenRefused::Gone { gap, legs: verdicts }),
         };
         drop(images);
-        let slots = mend(&legs, &members, &found.mends, &mut verdicts).await;
+        let whole = mend(&timed, &members, &found.mends, &mut verdicts).await;
+        let slot = |&(index, label): &(usize, LegLabel)| LegSlot {
+            leg: legs[index].clone(),
+            incarnation: label.incarnation,
+            active: true,
+        };
+        let slots: Vec<LegSlot> = whole.iter().map(slot).collect();
         if slots.is_empty() {
             return Err(OpenRefused::Failed { legs: verdicts });
         }
@@ -277,22 +285,23 @@ async fn read_label(leg: &dyn Leg) -> Result<LegLabel, LegVerdict> {
 }
 
 /// Reads one lap from `anchor_position_bytes` on. What gives an error is read again
-/// block by block, and noted if it still does.
+/// block by block, and noted if it still does; a leg that hangs is not asked again.
 async fn read_ring(leg: &dyn Leg, ring_bytes: u64, anchor_position_bytes: u64) -> Image {
     let mut bytes = BufMut::zeroed(ring_bytes as usize);
     let mut unreadable = Vec::new();
     let mut at = 0;
+    let mut hangs = false;
     while at < ring_bytes {
         let offset = (anchor_position_bytes + at) % ring_bytes;
         let piece = CHUNK_BYTES.min(ring_bytes - at).min(ring_bytes - offset);
         let into = &mut bytes[at as usize..(at + piece) as usize];
-        if read_into(leg, RING_START_BYTES + offset, into).await.is_err() {
-            for block in 0..piece / BLOCK_BYTES {
-                let from = block * BLOCK_BYTES;
-                let into = &mut bytes[(at + from) as usize..(at + from + BLOCK_BYTES) as usize];
-                if read_into(leg, RING_START_BYTES + offset + from, into).await.is_err() {
-                    unreadable.push(at / BLOCK_BYTES + block);
-                }
+        let read = if hangs { Err(MediaFault::Timeout) } else { read_into(leg, RING_START_BYTES + offset, into).await };
+        for block in 0..if read.is_ok() { 0 } else { piece / BLOCK_BYTES } {
+            let from = block * BLOCK_BYTES;
+            let into = &mut bytes[(at + from) as usize..(at + from + BLOCK_BYTES) as usize];
+            hangs |= read == Err(MediaFault::Timeout);
+            if hangs || read_into(leg, RING_START_BYTES + offset + from, into).await.is_err() {
+                unreadable.push(at / BLOCK_BYTES + block);
             }
         }
         at += piece;
@@ -313,7 +322,7 @@ async fn mend(
     members: &[(usize, LegLabel)],
     mends: &[Mend],
     verdicts: &mut [LegVerdict],
-) -> Vec<LegSlot> {
+) -> Vec<(usize, LegLabel)> {
     let mut whole = Vec::new();
     for (member, &(place, label)) in members.iter().enumerate() {
         let leg = &legs[place];
@@ -327,7 +336,7 @@ async fn mend(
             }
         }
         if matches!(verdict, LegVerdict::Member { .. }) {
-            whole.push(LegSlot { leg: leg.clone(), incarnation: label.incarnation, active: true });
+            whole.push((place, label));
         }
         verdicts[place] = verdict;
     }

@@ -1,11 +1,16 @@
 //! The journal's background task: starts writes, takes their results, seals when idle.
+//!
+//! A leg may hang: neither take a write nor refuse it. Whoever waits for it then waits for
+//! ever, and every client with it. So a leg that is silent for too long is lost, like one
+//! that refuses. What was started there may still arrive; that does no harm, because the
+//! root stops naming the leg before anything more is acknowledged.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use base::Buf;
 use base::port::{Leg, LocalFuture, MediaFault};
+use base::{Buf, Nanos};
 
 use crate::format::RING_START_BYTES;
 use crate::state::Shared;
@@ -13,6 +18,7 @@ use crate::state::Shared;
 struct LegWrite {
     leg: usize,
     batch: u64,
+    started: Nanos,
     future: LocalFuture<'static, Result<(), MediaFault>>,
 }
 
@@ -20,11 +26,13 @@ struct Pump {
     shared: Rc<Shared>,
     writes: Vec<LegWrite>,
     quiet: Option<LocalFuture<'static, ()>>,
+    /// Armed while writes are on their way.
+    patience: Option<LocalFuture<'static, ()>>,
 }
 
 /// Runs until the last handle of the journal is dropped.
 pub(crate) async fn run(shared: Rc<Shared>) {
-    let mut pump = Pump { shared, writes: Vec::new(), quiet: None };
+    let mut pump = Pump { shared, writes: Vec::new(), quiet: None, patience: None };
     poll_fn(|context| pump.poll(context)).await;
 }
 
@@ -36,7 +44,7 @@ impl Pump {
             }
             self.shared.state.borrow_mut().set_pump_waker(context.waker());
             let moved = self.poll_writes(context) | self.start_writes() | self.poll_quiet(context);
-            if !moved {
+            if !moved && !self.poll_patience(context) {
                 return Poll::Pending;
             }
         }
@@ -58,6 +66,31 @@ impl Pump {
         moved
     }
 
+    /// Gives up legs that have been silent for too long. The timer is set for the oldest
+    /// write and not set back when that one is done: one is enough for a thousand batches.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> bool {
+        let clock = &self.shared.world.clock;
+        let limit = self.shared.config.leg_limit;
+        let oldest = self.writes.iter().map(|write| write.started).min();
+        let Some(patience) = &mut self.patience else {
+            let Some(oldest) = oldest else { return false };
+            self.patience = Some(clock.sleep_until(oldest + limit));
+            return true;
+        };
+        if patience.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.patience = None;
+        let now = clock.now();
+        let (late, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.writes).into_iter().partition(|write| now.since(write.started) >= limit);
+        self.writes = waiting;
+        for LegWrite { leg, batch, .. } in late {
+            self.shared.completed(leg, batch, Err(MediaFault::Timeout));
+        }
+        true
+    }
+
     fn start_writes(&mut self) -> bool {
         let mut moved = false;
         loop {
@@ -66,9 +99,10 @@ impl Pump {
                 return moved;
             };
             let ring_bytes = state.ring.ring_bytes();
+            let started = self.shared.world.clock.now();
             for (leg, slot) in state.legs.iter().enumerate().filter(|(_, slot)| slot.active) {
                 let write = write_ring(slot.leg.clone(), ring_bytes, mark.position_bytes, bytes.clone());
-                self.writes.push(LegWrite { leg, batch, future: Box::pin(write) });
+                self.writes.push(LegWrite { leg, batch, started, future: Box::pin(write) });
             }
             self.quiet = None;
             moved = true;

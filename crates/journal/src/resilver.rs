@@ -25,6 +25,7 @@ use crate::open::{write_label, write_zeros};
 use crate::pump::write_ring;
 use crate::ring::BatchMark;
 use crate::state::{LegSlot, Shared};
+use crate::timed::TimedLeg;
 
 /// Why a leg was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,15 +125,16 @@ impl Journal {
         let label = LegLabel { incarnation, ..shared.label };
         self.may_add(leg.as_ref(), &label)?;
         let length_bytes = RING_START_BYTES + label.ring_bytes;
-        write_zeros(leg.as_ref(), length_bytes).await?;
-        let next = copy_from(shared, 0, &leg).await?;
+        let timed = TimedLeg::wrap(&leg, &shared.world);
+        write_zeros(timed.as_ref(), length_bytes).await?;
+        let next = copy_from(shared, 0, &timed).await?;
         let pause = Pause::new(shared);
         while shared.state.borrow().ring.in_flight() > 0 {
             self.may_add(leg.as_ref(), &label)?;
             shared.world.clock.sleep_until(shared.world.clock.now() + shared.config.seal_after / 10).await;
         }
-        copy_from(shared, next, &leg).await?;
-        write_label(leg.as_ref(), &label).await?;
+        copy_from(shared, next, &timed).await?;
+        write_label(timed.as_ref(), &label).await?;
         self.may_add(leg.as_ref(), &label)?;
         let mut state = shared.state.borrow_mut();
         state.ring.join();
@@ -158,10 +160,10 @@ impl Journal {
     }
 }
 
-/// The legs that are written, with the size of their ring.
+/// The legs that are written.
 fn active_legs(shared: &Shared) -> Vec<Rc<dyn Leg>> {
     let state = shared.state.borrow();
-    state.legs.iter().filter(|slot| slot.active).map(|slot| slot.leg.clone()).collect()
+    state.legs.iter().filter(|slot| slot.active).map(|slot| TimedLeg::wrap(&slot.leg, &shared.world)).collect()
 }
 
 async fn verify_batch(shared: &Shared, mark: BatchMark, verified: &mut Verified) {

@@ -162,6 +162,7 @@ fn any_config(machine: &Machine) -> Config {
         pending_bytes_max: 1 << (12 + machine.dice.below(5)),
         waiters_max: 100,
         seal_after: Duration::from_nanos(1 + machine.dice.below(100_000)),
+        ..Config::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base::port::LocalFuture;
-use control::check::{CheckpointReport, Damage, DamageKind, FsckReport};
+use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
@@ -98,6 +98,10 @@ impl ControlBackend for Backend {
         self.ask(|shard| Box::pin(async move { shard.checkpoint().await }))
     }
 
+    fn resilver_journal(&self) -> Answer<'_, ResilverReport> {
+        self.ask(|shard| Box::pin(async move { Ok(shard.resilver_journal().await) }))
+    }
+
     fn data_path_metrics(&self) -> Answer<'_, String> {
         self.ask(|shard| Box::pin(async move { Ok(metrics::page(&shard)) }))
     }
@@ -149,6 +153,21 @@ impl Shard {
             seconds: begun.elapsed().as_secs_f64(),
             journal_freed_bytes: before.saturating_sub(self.engine.journal_status().fill_bytes),
         })
+    }
+
+    /// Opens lost journal legs anew, one after the other, and takes them in.
+    async fn resilver_journal(&self) -> ResilverReport {
+        let begun = Instant::now();
+        let mut legs = Vec::new();
+        for path in self.lost_legs() {
+            let taken = match self.legs.open(&path) {
+                Ok(leg) => self.engine.take_in_leg(leg).await.map_err(|refused| refused.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let path = path.display().to_string();
+            legs.push(ResilveredLeg { path, taken_in: taken.is_ok(), reason: taken.err() });
+        }
+        ResilverReport { legs, seconds: begun.elapsed().as_secs_f64() }
     }
 
     /// Checks every unit on the drives, parity and registers too, and repairs what is

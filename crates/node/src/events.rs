@@ -10,8 +10,9 @@ use crate::shard::Shard;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Logs events of the engine and the group. Returns when the engine has stopped: the
-/// store must be opened again.
-pub(crate) async fn log_until_stopped(shard: Rc<Shard>) {
+/// store must be opened again. Says why.
+pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
+    let mut stopped = "it can no longer make acknowledged writes durable";
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         for event in shard.engine.group().drain_events() {
@@ -19,9 +20,12 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) {
         }
         for event in shard.engine.take_events() {
             engine_event(&event);
+            if let Event::Stopped { why } = event {
+                stopped = why;
+            }
         }
         if shard.engine.status().stopped {
-            return;
+            return stopped;
         }
     }
 }
@@ -52,6 +56,10 @@ fn group_event(event: &raid::Event) {
 
 fn engine_event(event: &Event) {
     match event {
+        Event::LegTakenIn => tracing::info!(code = "VH1051", "the journal leg that was lost holds everything again"),
+        Event::LegNotTakenIn { refused } => {
+            tracing::error!(code = "VH1051", %refused, "a journal leg that came back cannot be taken in");
+        }
         Event::Stopped { why } => tracing::error!(code = "VH1026", why, "the store has stopped acknowledging"),
         other => tracing::error!(code = "VH1033", event = ?other, "stored data is damaged"),
     }

@@ -121,13 +121,38 @@ impl Shard {
             in_use: leg.state == LegState::Active,
             reason: (leg.state != LegState::Active).then(|| "it failed and is not written any more".to_owned()),
         };
+        let mut legs: Vec<JournalLeg> = status.legs.iter().map(leg).collect();
+        // A leg that was lost and taken in again is listed in its newest life.
+        let in_use: Vec<String> = legs.iter().filter(|leg| leg.in_use).map(|leg| leg.path.clone()).collect();
+        legs.retain(|leg| leg.in_use || !in_use.contains(&leg.path));
+        legs.extend(self.legs_absent(&status));
         Journal {
-            legs: status.legs.iter().map(leg).collect(),
+            legs,
             capacity_bytes: Some(status.capacity_bytes),
             used_bytes: Some(status.fill_bytes),
             latched: status.latched,
             blocked_ranges: self.opened.blocked.len() as u64,
         }
+    }
+
+    /// Configured legs that were not there, or not of this journal, when it was opened.
+    fn legs_absent(&self, status: &journal::JournalStatus) -> Vec<JournalLeg> {
+        let paths = self.config.journal.iter().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+        let names = paths.map(|path| path.display().to_string());
+        let absent = names.filter(|name| !status.legs.iter().any(|leg| leg.name == *name));
+        absent
+            .map(|path| JournalLeg {
+                kind: if path.starts_with("/dev/") { JournalKind::BlockDevice } else { JournalKind::File },
+                path,
+                in_use: false,
+                reason: Some("it was not there, or not a leg of this journal, when the store started".to_owned()),
+            })
+            .collect()
+    }
+
+    /// Journal legs that records no longer go to.
+    pub(crate) fn lost_legs(&self) -> Vec<std::path::PathBuf> {
+        self.journal().legs.into_iter().filter(|leg| !leg.in_use).map(|leg| leg.path.into()).collect()
     }
 
     /// A datastore in the words of the API.

@@ -69,16 +69,21 @@ async fn run(config: StoreConfig, ready: impl FnOnce(&Ready), stop: impl Future<
     let thread = std::thread::Builder::new().name("api".into()).spawn(move || serve_api(api, backend, api_stopped));
     thread.map_err(|error| Problem::new(&codes::BUG, "no thread for the API").why(error.to_string()))?;
     ready(&Ready { api: api_at, ..shard.ready });
-    let defect = tokio::select! {
+    let ended = tokio::select! {
         biased;
-        why = shard.until_defect() => Some(why),
+        why = shard.until_ended() => Some(why),
         () = stop => None,
     };
     stop_api.send_replace(true);
-    if let Some(why) = defect {
+    if let Some(ended) = ended {
         // What is in memory is not to be trusted: no checkpoint; the journal has it all.
-        return Err(Problem::new(&codes::BUG, format!("the store stopped because {why}"))
-            .note("every acknowledged write is in the journal and is replayed at the next start"));
+        let problem = match ended {
+            shard::Ended::Defect => Problem::new(&codes::BUG, "the store stopped because a part of it panicked"),
+            shard::Ended::Stopped(why) => {
+                Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" stopped: {why}", shard.config.pool))
+            }
+        };
+        return Err(problem.note("every acknowledged write is in the journal and is replayed at the next start"));
     }
     shard.stop().await
 }

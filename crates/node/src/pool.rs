@@ -10,7 +10,7 @@ use control::{Problem, codes};
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::{Engine, Opened, Options};
 use raid::{Group, GroupOptions};
-use world_real::{RealDrive, RealLeg, Ring, open_drive, open_leg};
+use world_real::{OpenError, RealDrive, RealLeg, Ring, open_drive, open_leg};
 
 use crate::config::StoreConfig;
 
@@ -23,6 +23,19 @@ const IDENTITY_REGISTER: &str = "identity";
 pub(crate) struct Media {
     pub drives: Vec<Rc<RealDrive>>,
     pub legs: Vec<Rc<RealLeg>>,
+    ring: Option<Ring>,
+}
+
+/// Opens journal legs anew while the store runs.
+pub(crate) struct LegOpener {
+    ring: Option<Ring>,
+}
+
+impl LegOpener {
+    /// The leg at `path` as it is now.
+    pub fn open(&self, path: &Path) -> Result<Rc<dyn Leg>, OpenError> {
+        open_leg(path, self.ring.as_ref()).map(|leg| leg as Rc<dyn Leg>)
+    }
 }
 
 impl Media {
@@ -36,7 +49,12 @@ impl Media {
         let ring = ring.ok();
         let drives = each(&config.drives, "drive", |path| open_drive(path, ring.as_ref()));
         let legs = each(&config.journal, "journal leg", |path| open_leg(path, ring.as_ref()));
-        Media { drives, legs }
+        Media { drives, legs, ring }
+    }
+
+    /// For legs that come back.
+    pub fn leg_opener(&self) -> LegOpener {
+        LegOpener { ring: self.ring.clone() }
     }
 
     fn drives(&self) -> Vec<Rc<dyn Drive>> {

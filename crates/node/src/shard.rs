@@ -27,6 +27,15 @@ const PORTMAP_PORT: u16 = 111;
 /// Connections get this long to take their last replies.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// Why a shard cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// A part of it panicked.
+    Defect,
+    /// Its media let it down: too many drives or every journal leg.
+    Stopped(&'static str),
+}
+
 /// Everything that answers.
 pub(crate) struct Shard {
     pub config: StoreConfig,
@@ -41,6 +50,8 @@ pub(crate) struct Shard {
     pub samples: RefCell<(Sample, Sample)>,
     /// Last scrub's end, as wall time in nanoseconds.
     pub last_scrub_ns: Cell<Option<u64>>,
+    /// Opens journal legs that come back.
+    pub legs: pool::LegOpener,
     mappings: Vec<Mapping>,
 }
 
@@ -66,6 +77,7 @@ impl Shard {
         let service = Service::open(fs.clone(), world, Portmap { mappings: mappings.clone() }).await;
         let service = service.map_err(|refused| cannot(format!("{refused:?}")))?;
         let ready = Ready { nfs: nfs_at, mount: mount_at, api: config.api };
+        let legs = media.leg_opener();
         tokio::task::spawn_local(media.watch(engine.clone()));
         let shard = Rc::new(Shard {
             config,
@@ -78,6 +90,7 @@ impl Shard {
             started: Instant::now(),
             samples: RefCell::default(),
             last_scrub_ns: Cell::new(None),
+            legs,
             mappings,
         });
         shard.open_doors(nfs, mounts).await?;
@@ -110,11 +123,11 @@ impl Shard {
 
     /// Returns when the store must not go on: a panic outside a decoder, or an engine that
     /// has stopped and must be opened again.
-    pub async fn until_defect(self: &Rc<Self>) -> &'static str {
+    pub async fn until_ended(self: &Rc<Self>) -> Ended {
         tokio::select! {
             biased;
-            () = self.door.until_defect() => "a part of it panicked",
-            () = log_until_stopped(self.clone()) => "it can no longer make acknowledged writes durable",
+            () = self.door.until_defect() => Ended::Defect,
+            why = log_until_stopped(self.clone()) => Ended::Stopped(why),
         }
     }
 

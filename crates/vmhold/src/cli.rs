@@ -78,6 +78,8 @@ pub enum Noun {
     Pool(PoolCommand),
     /// Drives
     Drive(DriveCommand),
+    /// The journal: its lost legs
+    Journal(JournalCommand),
     /// Datastores: exports that hold VMs
     Datastore(DatastoreCommand),
     /// Check every reference and object of the live store
@@ -219,6 +221,21 @@ pub enum DriveAction {
         /// POOL/SLOT, as in flash0/3
         id: String,
     },
+}
+
+/// `journal`.
+#[derive(Debug, Args)]
+pub struct JournalCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: JournalAction,
+}
+
+/// Verbs of `journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalAction {
+    /// Fill lost legs anew from the working one, once their devices are mended
+    Resilver,
 }
 
 /// `datastore`.

@@ -39,7 +39,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use control::{Exit, Problem, codes};
 
-use crate::cli::{Cli, Noun};
+use crate::cli::{Cli, JournalAction, Noun};
 use crate::say::Say;
 
 fn main() -> ExitCode {
@@ -73,6 +73,9 @@ fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Status => store_command::status(global, say),
         Noun::Fsck => store_command::fsck(global, say),
         Noun::Checkpoint => store_command::checkpoint(global, say),
+        Noun::Journal(command) => match command.action {
+            JournalAction::Resilver => store_command::resilver_journal(global, say),
+        },
         Noun::Explain { code } => store_command::explain(code, say),
         Noun::Version => store_command::version(say),
         Noun::Pool(command) => pool_command::run(command, global, say),

@@ -1,6 +1,6 @@
-//! `status`, `fsck`, `checkpoint`, `explain`, `version`.
+//! `status`, `fsck`, `checkpoint`, `journal`, `explain`, `version`.
 
-use control::check::{CheckpointReport, FsckReport};
+use control::check::{CheckpointReport, FsckReport, ResilverReport};
 use control::client::Call;
 use control::codes::{self, CodePage};
 use control::server::Version;
@@ -35,6 +35,14 @@ pub fn checkpoint(global: &Global, say: &Say) -> Result<Exit, Problem> {
         format!("checkpoint {} made in {seconds}; {freed} of the journal freed\n", report.root_version)
     });
     Ok(Exit::Success)
+}
+
+/// Takes lost journal legs in again.
+pub fn resilver_journal(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let call = Call { method: "POST", path: "/v1/journal/resilver", ..Call::default() };
+    let report: Envelope<ResilverReport> = appliance::patient_client(global)?.call(&call)?;
+    say.envelope(&report, |report, _| report.human());
+    Ok(report.into_result()?.exit())
 }
 
 /// What a code means.

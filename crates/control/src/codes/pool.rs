@@ -164,7 +164,7 @@ codes! {
     1051 JOURNAL_LEG_LOST Error, exit Failed, http 503, since "0.1.0" {
         what: "The journal lost one of its legs and runs on the other.",
         why: "A write or flush to that leg failed. Every acknowledged write is on the leg that is left; there is no second copy until the data is destaged to stripes.",
-        act: ["replace the device of the lost leg", "see which: vmhold status"],
+        act: ["see which: vmhold status", "mend or replace its device at the same path, then fill it anew: vmhold journal resilver"],
         urgency: "now",
         clears: "both legs are in use again",
         parameters: ["leg", "reason"],

@@ -1,9 +1,10 @@
 //! A small simulated pool to run the engine on.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::time::Duration;
 
 use engine::store::{Piece, ReadOut};
-use engine::{Engine, Opened, Options};
+use engine::{Engine, OpenFault, Opened, Options};
 use raid::{Group, GroupOptions};
 use world_sim::{SimMedia, SimNode, SimWorld};
 
@@ -11,6 +12,7 @@ use world_sim::{SimMedia, SimNode, SimWorld};
 pub struct Pool {
     pub world: SimWorld,
     pub drives: Vec<SimMedia>,
+    pub drive_bytes: u64,
     pub legs: Vec<SimMedia>,
     pub options: Options,
 }
@@ -28,7 +30,7 @@ impl Pool {
             checkpoint_every: Duration::from_millis(500),
             ..Options::default()
         };
-        Pool { world, drives, legs, options }
+        Pool { world, drives, drive_bytes, legs, options }
     }
 
     pub async fn format(&self, node: &SimNode) {
@@ -40,10 +42,14 @@ impl Pool {
     }
 
     pub async fn open(&self, node: &SimNode) -> (Engine, Opened) {
+        self.try_open(node).await.expect("the engine opens")
+    }
+
+    pub async fn try_open(&self, node: &SimNode) -> Result<(Engine, Opened), OpenFault> {
         let drives = self.drives.iter().map(|media| node.drive(media)).collect();
         let group = Group::open(drives, None, node.world()).await.expect("the group opens");
         let legs = self.legs.iter().map(|media| node.leg(media)).collect();
-        Engine::open(group, legs, node.world(), self.options.clone()).await.expect("the engine opens")
+        Engine::open(group, legs, node.world(), self.options.clone()).await
     }
 
     /// Ends the node's life; what is not durable may be lost.
