@@ -86,6 +86,72 @@ pub struct Drive {
     pub repaired_units: Option<u64>,
     /// Share of its endurance that is used up.
     pub wear_percent: Option<f64>,
+    /// Its queue; `None` when it is not there.
+    #[serde(default)]
+    pub io: Option<DriveIo>,
+}
+
+/// The queue of a drive, and how well the drive keeps its times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriveIo {
+    /// Profile in force.
+    pub profile: String,
+    /// Requests it is given at a time.
+    pub depth: u32,
+    /// Requests at it now.
+    pub in_flight: u32,
+    /// Requests waiting now.
+    pub waiting: u32,
+    /// Reads that had a timeout.
+    pub timed_reads: u64,
+    /// Of these, not answered in time.
+    pub late_reads: u64,
+    /// Share of late ones lately.
+    pub late_percent: f64,
+    /// Mean time of a read lately; `None` before the first.
+    pub read_ms: Option<f64>,
+}
+
+/// What the drives of a pool did for one principal, and what waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrincipalIo {
+    /// On whose behalf, as in `user_read`.
+    pub principal: String,
+    /// Its part of a drive, relative to the others'.
+    pub share: u32,
+    /// Requests issued.
+    pub requests: u64,
+    /// Bytes they moved.
+    pub bytes: u64,
+    /// Requests at drives now.
+    pub in_flight: u32,
+    /// Requests waiting now.
+    pub waiting: u32,
+    /// Requests that had to wait.
+    pub waited: u64,
+    /// Time they waited in all.
+    pub wait_seconds: f64,
+    /// The longest wait.
+    pub wait_max_ms: f64,
+}
+
+/// How a pool's drives are shared, and late reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolIo {
+    /// By principal.
+    pub principals: Vec<PrincipalIo>,
+    /// Late reads that may be answered from the other drives, in percent of all reads.
+    pub hedged_reads_percent: f64,
+    /// Reads that were late.
+    pub late_reads: u64,
+    /// Of these, also asked from the other drives.
+    pub hedged_reads: u64,
+    /// Of these, answered from there.
+    pub hedged_reads_won: u64,
+    /// Late reads left alone because there were too many.
+    pub over_budget: u64,
+    /// Late reads left alone because too many drives of their stripe are absent.
+    pub no_redundancy: u64,
 }
 
 impl Drive {
@@ -139,6 +205,9 @@ pub struct Pool {
     pub unrepairable_units: Option<u64>,
     /// Its drives, in slot order.
     pub drives: Vec<Drive>,
+    /// How they are shared; `None` is unknown.
+    #[serde(default)]
+    pub io: Option<PoolIo>,
 }
 
 impl Pool {
@@ -211,6 +280,13 @@ impl Pool {
             number(self.repaired_units),
             number(self.unrepairable_units)
         ));
+        if let Some(io) = self.io.as_ref().filter(|io| io.late_reads > 0) {
+            out.push_str(&format!(
+                "  late reads {}, answered from other drives {}\n",
+                text::count(io.late_reads),
+                text::count(io.hedged_reads_won)
+            ));
+        }
         if self.is_lab() {
             out.push_str(&format!("  LAB POOL: {}\n", self.lab_warning()));
         }
@@ -455,6 +531,7 @@ pub mod samples {
             check_errors: Some(0),
             repaired_units: Some(0),
             wear_percent: None,
+            io: None,
         }
     }
 
@@ -481,6 +558,7 @@ pub mod samples {
             repaired_units: Some(3),
             unrepairable_units: Some(0),
             drives: (1..=drives).map(drive).collect(),
+            io: None,
         }
     }
 

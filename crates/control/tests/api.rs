@@ -48,6 +48,7 @@ fn pool() -> Pool {
         repaired_units: None,
         unrepairable_units: None,
         drives: Vec::new(),
+        io: None,
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use base::{FileId, ObjectId, content_check};
-use raid::StripeId;
+use raid::{Principal, StripeId};
 
 use crate::engine::Engine;
 use crate::format::Place;
@@ -201,7 +201,7 @@ impl Inner {
         let row = self.resident(|state| state.object(mapping.object)).await?;
         let Some(row) = row else { return Ok(()) };
         tally.audit.objects_read += 1;
-        let content = self.fetch_object(mapping, row).await;
+        let content = self.fetch_object(Principal::Scanner, mapping, row).await;
         if !content.is_ok_and(|content| content_check(&key, &content) == mapping.content) {
             let offset_bytes = id.block * BLOCK_BYTES;
             tally.audit.findings.push(Finding::Unreadable { object: mapping.object, file: id.file, offset_bytes });

@@ -6,6 +6,7 @@
 //! copied unnoticed (R-INT-03). Pages are simply written again by the next checkpoint.
 
 use base::ObjectId;
+use raid::Principal;
 
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, OBJECT_ALIGN_BYTES, ObjectKind, Place};
 use crate::inner::Inner;
@@ -68,7 +69,9 @@ impl Inner {
     }
 
     async fn empty_stripe(&self, mover: &mut Mover, victim: Usage) -> Result<(), StoreRefusal> {
-        let Ok(units) = self.group.read_stripe(victim.stripe, victim.generation).await else {
+        let Ok(units) =
+            self.group.acting_as(Principal::CleanerRead).read_stripe(victim.stripe, victim.generation).await
+        else {
             mover.stuck.insert(victim.stripe);
             self.event(Event::StripeStuck { stripe: victim.stripe });
             return Ok(());

@@ -10,6 +10,7 @@
 //! into the stripe, its share of parity and checks; no system call of its own.
 
 use base::{Buf, ObjectId, content_check};
+use raid::Principal;
 
 use crate::format::{Codec, Descriptor, ObjectKind};
 use crate::inner::Inner;
@@ -53,7 +54,7 @@ impl Inner {
             Some(whole) => whole.clone(),
             None => {
                 let stored = self.resident(|state| state.stored(id)).await?;
-                match self.overlaid(id, stored, &block).await {
+                match self.overlaid(Principal::Destage, id, stored, &block).await {
                     Err(StoreRefusal::Unreadable { .. }) if self.is_gone_for_good(&stored) => {
                         return self.resident(|state| state.give_up(id, block.newest())).await;
                     }
@@ -144,7 +145,7 @@ impl Inner {
         let cached = self.blocks.borrow().get(&mapping.object).cloned();
         let known = match cached {
             Some(block) => Ok(block),
-            None => self.fetch_object(mapping, row).await,
+            None => self.fetch_object(Principal::Destage, mapping, row).await,
         };
         // An unreadable or different object is not referenced; the block is stored anew.
         let same = known.is_ok_and(|known| known[..] == *content);

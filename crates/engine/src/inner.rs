@@ -11,7 +11,7 @@ use base::{Buf, FileId, ObjectId};
 use journal::{Journal, Sequence};
 use quick_cache::UnitWeighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
-use raid::Group;
+use raid::{Group, Principal};
 use tokio::sync::{Mutex, Notify};
 
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
@@ -150,7 +150,7 @@ impl Inner {
             let _era = self.era();
             let (target, entry) = self.nearest(id)?;
             self.counters.borrow_mut().pages_read += 1;
-            let read = self.read_object(entry.place, |found| {
+            let read = self.read_object(Principal::MetadataRead, entry.place, |found| {
                 found.kind == ObjectKind::Page && found.id == target.0 && found.sequence == entry.version
             });
             let Ok((_, object)) = read.await else { return Err(self.lost_page(target)) };
@@ -194,13 +194,14 @@ impl Inner {
     /// carry the place's check; otherwise the group rebuilds it from the other drives.
     pub async fn read_object(
         &self,
+        principal: Principal,
         place: Place,
         expected: impl Fn(&Descriptor) -> bool,
     ) -> Result<(Descriptor, Buf), FormatError> {
         let verify =
             |bytes: &[u8]| Descriptor::open(bytes).is_ok_and(|(found, check)| check == place.check && expected(&found));
         let len = DESCRIPTOR_BYTES as u32 + place.stored_bytes;
-        let object = self.group.read(place.stripe, place.offset_bytes, len, &verify).await;
+        let object = self.group.acting_as(principal).read(place.stripe, place.offset_bytes, len, &verify).await;
         let object = object.map_err(|_| FormatError("object: damaged beyond repair"))?;
         let (descriptor, _) = Descriptor::open(&object)?;
         Ok((descriptor, object))

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use base::{BufMut, MediaCheck};
-use raid::{Group, StripeId, WriteFault};
+use raid::{Group, Principal, StripeId, WriteFault};
 use tokio::sync::oneshot;
 
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, Place, object_bytes};
@@ -93,6 +93,7 @@ pub(crate) struct Stream {
     /// To be applied when the open stripe is written.
     pub consequences: Consequences,
     flying: VecDeque<Flying>,
+    metadata: bool,
 }
 
 /// What the holder of the mover lock works with.
@@ -127,6 +128,21 @@ pub(crate) enum Purpose {
 }
 
 impl Stream {
+    /// A stream for pages and what belongs to them.
+    pub fn of_metadata() -> Stream {
+        Stream { metadata: true, ..Stream::default() }
+    }
+
+    /// On whose behalf the open stripe is written.
+    fn principal(&self, inner: &Inner) -> Principal {
+        match &self.consequences {
+            _ if self.metadata => Principal::MetadataWrite,
+            _ if inner.waiting_for_room.get() > 0 => Principal::UserWrite,
+            carried if carried.moves.len() > carried.items.len() => Principal::CleanerWrite,
+            _ => Principal::Destage,
+        }
+    }
+
     /// Writes an object of `descriptor.stored_bytes` that `fill` lays down, and says
     /// where it stands. The stripe it goes to is written sooner or later.
     pub async fn place(
@@ -180,7 +196,7 @@ impl Stream {
         let Some(open) = self.open.take() else { return };
         let (stripe, generation, units) = open.close();
         let (tell, written) = oneshot::channel();
-        let group = inner.group.clone();
+        let group = inner.group.acting_as(self.principal(inner));
         let write = async move {
             let result = group.write_stripe(stripe, generation, units).await.map(drop);
             let _ = tell.send(result);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use base::port::{Leg, World};
 use base::{FileId, Incarnation, ObjectId, Osn};
 use journal::{Blocked, Journal, JournalRoot, Sequence};
-use raid::{Group, SegmentId};
+use raid::{Group, Principal, SegmentId};
 
 use crate::delta::DeltaLog;
 use crate::engine::Engine;
@@ -128,7 +128,7 @@ impl Engine {
         let state = state_of(&group, &root, stripes, &options);
         let mover = Mover {
             data: Stream::default(),
-            meta: Stream::default(),
+            meta: Stream::of_metadata(),
             deltas: root.deltas.clone(),
             root,
             root_version,
@@ -229,6 +229,7 @@ async fn read_usage(group: &Group, place: Place) -> Result<Vec<Usage>, FormatErr
     let verify = |bytes: &[u8]| {
         Descriptor::open(bytes).is_ok_and(|(found, check)| found.kind == ObjectKind::Usage && check == place.check)
     };
+    let group = group.acting_as(Principal::MetadataRead);
     let object = group.read(place.stripe, place.offset_bytes, len, &verify).await;
     let object = object.map_err(|_| FormatError("stripe table: damaged beyond repair"))?;
     Usage::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize])

@@ -11,6 +11,7 @@
 
 use base::{Buf, BufMut, FileId};
 use futures_util::future::join_all;
+use raid::Principal;
 use smallvec::SmallVec;
 
 use crate::format::{Codec, DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind};
@@ -128,16 +129,24 @@ impl Inner {
     async fn obtain(&self, id: BlockId, source: Source) -> Result<Option<Buf>, StoreRefusal> {
         match source {
             Source::Ready(block) => Ok(block),
-            Source::Fetch(stored, None) => self.fetch(id, stored).await,
-            Source::Fetch(stored, Some(staged)) => self.overlaid(id, stored, &staged).await.map(Some),
+            Source::Fetch(stored, None) => self.fetch(Principal::UserRead, id, stored).await,
+            Source::Fetch(stored, Some(staged)) => {
+                self.overlaid(Principal::UserRead, id, stored, &staged).await.map(Some)
+            }
         }
     }
 
     /// A block with its staged fragments laid over what is stored.
-    pub async fn overlaid(&self, id: BlockId, stored: Stored, staged: &StagedBlock) -> Result<Buf, StoreRefusal> {
+    pub async fn overlaid(
+        &self,
+        principal: Principal,
+        id: BlockId,
+        stored: Stored,
+        staged: &StagedBlock,
+    ) -> Result<Buf, StoreRefusal> {
         let mut block = BufMut::zeroed(BLOCK);
         if !staged.covers()
-            && let Some(below) = self.fetch(id, stored).await?
+            && let Some(below) = self.fetch(principal, id, stored).await?
         {
             block.copy_from_slice(&below);
         }
@@ -146,7 +155,7 @@ impl Inner {
     }
 
     /// The stored content of a block; `None` is a hole.
-    pub async fn fetch(&self, id: BlockId, stored: Stored) -> Result<Option<Buf>, StoreRefusal> {
+    pub async fn fetch(&self, principal: Principal, id: BlockId, stored: Stored) -> Result<Option<Buf>, StoreRefusal> {
         let (mapping, row) = match stored {
             Stored::Object(mapping, row) => (mapping, row),
             Stored::Hole => return Ok(None),
@@ -155,7 +164,7 @@ impl Inner {
         if let Some(block) = self.cached(mapping) {
             return Ok(Some(block));
         }
-        match self.fetch_object(mapping, row).await {
+        match self.fetch_object(principal, mapping, row).await {
             Ok(block) => {
                 self.blocks.borrow_mut().insert(mapping.object, block.clone());
                 Ok(Some(block))
@@ -171,10 +180,15 @@ impl Inner {
     }
 
     /// Content of an object, which must be the one that `mapping` names (R-INT-18).
-    pub async fn fetch_object(&self, mapping: Mapping, row: ObjectRow) -> Result<Buf, FormatError> {
+    pub async fn fetch_object(
+        &self,
+        principal: Principal,
+        mapping: Mapping,
+        row: ObjectRow,
+    ) -> Result<Buf, FormatError> {
         self.counters.borrow_mut().objects_read += 1;
         let (descriptor, object) = self
-            .read_object(row.place, |found| {
+            .read_object(principal, row.place, |found| {
                 found.kind == ObjectKind::Data && found.id == mapping.object.0 && found.content == mapping.content
             })
             .await?;

@@ -3,6 +3,8 @@
 //!
 //! Movers wait for one stripe at a time, clients not at all.
 
+use raid::Principal;
+
 use crate::engine::Engine;
 use crate::store::StoreRefusal;
 
@@ -36,7 +38,7 @@ impl Engine {
             if inner.state.borrow().stripes.generation(stripe) != generation {
                 continue;
             }
-            let verdict = inner.group.scrub_stripe(stripe, generation).await;
+            let verdict = inner.group.acting_as(Principal::Scrub).scrub_stripe(stripe, generation).await;
             scrub.stripes += 1;
             scrub.units_repaired += verdict.repaired.len() as u64;
             scrub.units_unrepaired += verdict.unrepaired.len() as u64;

@@ -25,6 +25,7 @@ fn main() {
         portmap: false,
         rpcbind: false,
         api: ([127, 0, 0, 1], port as u16 + 1).into(),
+        io: None,
     };
     if !folder.exists() {
         std::fs::create_dir_all(&folder).expect("the folder can be made");

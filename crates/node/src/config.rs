@@ -1,5 +1,6 @@
 //! What a store is made of and where it listens: one TOML file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,29 @@ pub struct StoreConfig {
     pub rpcbind: bool,
     /// Address of the API.
     pub api: SocketAddr,
+    /// How the drives are shared; what is not said has its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoConfig>,
+}
+
+/// How the drives of the pool are shared and how late reads are treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IoConfig {
+    /// Late reads that may be answered from the other drives, per million reads that have a
+    /// timeout; 0 switches that off. 30,000 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedged_reads_ppm: Option<u32>,
+    /// For how long after a client's last request background work leaves room for the
+    /// next. 20 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_ms: Option<u64>,
+    /// Folder of drive profiles (`*.toml`); they go before those built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<PathBuf>,
+    /// Parts of a drive by principal, relative to each other, 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<String, u32>,
 }
 
 impl StoreConfig {
@@ -53,6 +77,9 @@ impl StoreConfig {
         let folder = path.parent().unwrap_or(Path::new("."));
         for file in config.drives.iter_mut().chain(&mut config.journal) {
             *file = folder.join(&*file);
+        }
+        if let Some(profiles) = config.io.as_mut().and_then(|io| io.profiles.as_mut()) {
+            *profiles = folder.join(&*profiles);
         }
         Ok(config)
     }

@@ -9,6 +9,7 @@ use engine::Store;
 use jiff::Timestamp;
 use journal::LegState;
 
+use crate::io;
 use crate::sample;
 use crate::shard::Shard;
 
@@ -78,6 +79,7 @@ impl Shard {
             repaired_units: Some(raid.units_repaired),
             unrepairable_units: Some(raid.reads_failed),
             drives: group.drives.iter().map(|drive| self.drive(drive)).collect(),
+            io: Some(io::pool(self.engine.group())),
         }
     }
 
@@ -105,6 +107,7 @@ impl Shard {
             check_errors: Some(drive.damaged_units),
             repaired_units: Some(drive.repaired_units),
             wear_percent: None,
+            io: io::drive(self.engine.group(), drive.slot),
         }
     }
 

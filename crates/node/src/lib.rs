@@ -13,6 +13,7 @@ mod backend;
 mod config;
 mod events;
 mod facts;
+mod io;
 mod metrics;
 pub mod nfs_door;
 mod pool;
@@ -29,7 +30,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-pub use config::StoreConfig;
+pub use config::{IoConfig, StoreConfig};
 pub use ready::Ready;
 pub use world_real::{create_sparse_file, create_zeroed_file};
 

@@ -43,6 +43,7 @@ pub(crate) fn page(shard: &Shard) -> String {
         let _ = writeln!(out, "vmhold_nfs_call_seconds_total{{procedure=\"{name}\"}} {}", time_ns as f64 / 1e9);
     }
     let (engine, raid, door) = (shard.engine.counters(), shard.engine.group().counters(), shard.door.counts());
+    let hedges = shard.engine.group().hedges();
     let journal = shard.engine.journal_status();
     for (name, value) in [
         ("nfs_unserved_calls_total", counts.unserved),
@@ -69,8 +70,37 @@ pub(crate) fn page(shard: &Shard) -> String {
         ("stripes_written_degraded_total", raid.stripes_written_degraded),
         ("reads_reconstructed_total", raid.reads_reconstructed),
         ("units_repaired_total", raid.units_repaired),
+        ("late_reads_total", hedges.late),
+        ("hedged_reads_total", hedges.hedged),
+        ("hedged_reads_won_total", hedges.won),
+        ("hedged_reads_over_budget_total", hedges.over_budget),
     ] {
         let _ = writeln!(out, "# TYPE vmhold_{name} counter\nvmhold_{name} {value}");
     }
+    queues(&mut out, shard);
     out
+}
+
+/// What the drives did by principal, and how well each keeps its times.
+fn queues(out: &mut String, shard: &Shard) {
+    let (pool, io) = (&shard.config.pool, crate::io::pool(shard.engine.group()));
+    let mut family = |name: &str, kind: &str, value: &dyn Fn(&control::pool::PrincipalIo) -> f64| {
+        let _ = writeln!(out, "# TYPE vmhold_drive_{name} {kind}");
+        for line in &io.principals {
+            let principal = &line.principal;
+            let _ = writeln!(out, "vmhold_drive_{name}{{pool=\"{pool}\",principal=\"{principal}\"}} {}", value(line));
+        }
+    };
+    family("requests_total", "counter", &|line| line.requests as f64);
+    family("bytes_total", "counter", &|line| line.bytes as f64);
+    family("wait_seconds_total", "counter", &|line| line.wait_seconds);
+    family("requests_waiting", "gauge", &|line| f64::from(line.waiting));
+    family("requests_in_flight", "gauge", &|line| f64::from(line.in_flight));
+    let lanes = shard.engine.group().lanes();
+    let _ = writeln!(out, "# TYPE vmhold_drive_late_reads_total counter");
+    for (slot, lane) in (1..).zip(&lanes) {
+        let Some(lane) = lane else { continue };
+        let late = lane.punctuality.late;
+        let _ = writeln!(out, "vmhold_drive_late_reads_total{{pool=\"{pool}\",slot=\"{slot}\"}} {late}");
+    }
 }

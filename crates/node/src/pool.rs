@@ -13,6 +13,7 @@ use raid::{Group, GroupOptions};
 use world_real::{OpenError, RealDrive, RealLeg, Ring, open_drive, open_leg};
 
 use crate::config::StoreConfig;
+use crate::io;
 
 /// How often media are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -152,6 +153,7 @@ pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine,
         }
         problem
     })?;
+    group.set_flow(io::settings(config.io.as_ref())?);
     let identity = identity_of(&group).await;
     let (engine, opened) = start(config, group, &media, world).await?;
     Ok((engine, opened, identity, media))

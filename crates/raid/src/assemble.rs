@@ -28,11 +28,12 @@ use crate::decide::{Versioned, aligned, put_slot};
 use crate::group::{Group, Parts};
 use crate::header::{GroupHeader, MemberRecord, Standing};
 use crate::label::{Label, LabelState};
+use crate::lane::{Flow, Lane};
 use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::principal::Principal;
 use crate::register::{SlotValue, Stamp, decode_session, decode_slot, encode_session, encode_slot};
 use crate::status::Event;
-use crate::timed::TimedDrive;
 
 /// What was found on a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl fmt::Display for Finding {
 }
 
 /// Reads both copies of a label.
-pub(crate) async fn read_label(drive: &dyn Drive) -> Result<LabelState, MediaFault> {
+pub(crate) async fn read_label(drive: &Lane) -> Result<LabelState, MediaFault> {
     let first = read_at(drive, 0, Shape::BLOCK_BYTES).await;
     let second = read_at(drive, Shape::LABEL_B_BYTES, Shape::BLOCK_BYTES).await;
     match (first, second) {
@@ -137,8 +138,8 @@ pub(crate) async fn read_label(drive: &dyn Drive) -> Result<LabelState, MediaFau
     }
 }
 
-async fn read_at(drive: &dyn Drive, offset_bytes: u64, len_bytes: usize) -> Result<BufMut, MediaFault> {
-    let (outcome, buf) = drive.read(offset_bytes, BufMut::zeroed(len_bytes)).await;
+async fn read_at(drive: &Lane, offset_bytes: u64, len_bytes: usize) -> Result<BufMut, MediaFault> {
+    let (outcome, buf) = drive.read(Principal::MetadataRead, offset_bytes, BufMut::zeroed(len_bytes)).await;
     outcome.map(|()| buf)
 }
 
@@ -146,7 +147,7 @@ async fn read_at(drive: &dyn Drive, offset_bytes: u64, len_bytes: usize) -> Resu
 struct Acceptor {
     /// Index in the list given.
     index: usize,
-    drive: Rc<dyn Drive>,
+    drive: Lane,
     label: Label,
     session: u64,
     /// Which session slot to write next.
@@ -156,16 +157,16 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn read(index: usize, drive: Rc<dyn Drive>, label: Label) -> Acceptor {
+    async fn read(index: usize, drive: Lane, label: Label) -> Acceptor {
         let mut sessions = [0; 2];
         for (which, session) in sessions.iter_mut().enumerate() {
-            let block = read_at(drive.as_ref(), Shape::session_offset_bytes(0, which), Shape::BLOCK_BYTES).await;
+            let block = read_at(&drive, Shape::session_offset_bytes(0, which), Shape::BLOCK_BYTES).await;
             *session = block.ok().and_then(|block| decode_session(label.group, &block)).unwrap_or(0);
         }
         let mut values = Vec::new();
         for register in 0..Shape::REGISTERS {
-            let first = read_slot(drive.as_ref(), &label, register, 0).await;
-            let second = read_slot(drive.as_ref(), &label, register, 1).await;
+            let first = read_slot(&drive, &label, register, 0).await;
+            let second = read_slot(&drive, &label, register, 1).await;
             let stamp = |value: &Option<SlotValue>| value.as_ref().map(|value| value.stamp);
             values.push(if stamp(&first) > stamp(&second) { (first, 1) } else { (second, 0) });
         }
@@ -179,7 +180,7 @@ impl Acceptor {
 }
 
 /// Reads a slot: its first block, and the rest only if that says there is more.
-async fn read_slot(drive: &dyn Drive, label: &Label, register: usize, which: usize) -> Option<SlotValue> {
+async fn read_slot(drive: &Lane, label: &Label, register: usize, which: usize) -> Option<SlotValue> {
     let offset = label.shape.register_offset_bytes(register, which);
     let first = read_at(drive, offset, Shape::BLOCK_BYTES).await.ok()?;
     if let Some(value) = decode_slot(label.group, register, &first) {
@@ -204,10 +205,11 @@ impl Group {
     /// drives of several may be mixed. Needs a majority of the voting members. Writes
     /// only to members in good standing.
     pub async fn open(drives: Vec<Rc<dyn Drive>>, wanted: Option<GroupId>, world: World) -> Result<Group, OpenRefused> {
-        let drives = TimedDrive::wrap(drives, &world);
+        let flow = Flow::new(&world);
+        let drives = flow.lanes(drives);
         let mut assembly = Assembly { drives: Vec::new() };
         let mut groups: BTreeMap<GroupId, Vec<Acceptor>> = BTreeMap::new();
-        let labels = join_all(drives.iter().map(|drive| read_label(drive.as_ref()))).await;
+        let labels = join_all(drives.iter().map(read_label)).await;
         let mut reads = Vec::new();
         for (index, (drive, label)) in drives.iter().zip(labels).enumerate() {
             let (finding, label) = first_finding(label);
@@ -219,7 +221,7 @@ impl Group {
             groups.entry(acceptor.label.group).or_default().push(acceptor);
         }
         let (candidate, assembly) = choose_group(groups, assembly)?;
-        start(candidate, assembly, world).await
+        start(candidate, assembly, flow, world).await
     }
 }
 
@@ -313,7 +315,7 @@ fn identify(acceptor: &Acceptor, header: &GroupHeader) -> Finding {
 }
 
 /// Steps 3 and 4.
-async fn start(candidate: Candidate, assembly: Assembly, world: World) -> Result<Group, OpenRefused> {
+async fn start(candidate: Candidate, assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
     let Candidate { header, acceptors, session } = candidate;
     let session = session + 1;
     let values = newest_values(&acceptors, &header);
@@ -324,7 +326,7 @@ async fn start(candidate: Candidate, assembly: Assembly, world: World) -> Result
         let offset = Shape::session_offset_bytes(0, session_slots[usize::from(member.slot.0)]);
         let promise = promise.clone();
         async move {
-            let written = member.write(offset, promise).await.map_err(FailReason::of_write);
+            let written = member.write(Principal::MetadataWrite, offset, promise).await.map_err(FailReason::of_write);
             let outcome = match written {
                 Ok(()) => member.flush().await.map_err(FailReason::of_flush),
                 Err(reason) => Err(reason),
@@ -346,7 +348,7 @@ async fn start(candidate: Candidate, assembly: Assembly, world: World) -> Result
             return Err(OpenRefused::Latched(assembly));
         }
     }
-    Ok(finish(Parts { header, members, values, session, assembly }, failed, world).await)
+    Ok(finish(Parts { flow, header, members, values, session, assembly }, failed, world).await)
 }
 
 /// Fails members that did not take what was written; false if no majority did.
@@ -388,7 +390,7 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> (Vec<Member>,
         match record.standing {
             Standing::Good => {}
             Standing::Failed => member.state.set(DriveState::Failed),
-            Standing::Filling if member.drive.is_some() => member.state.set(DriveState::Rebuilding),
+            Standing::Filling if member.lane.is_some() => member.state.set(DriveState::Rebuilding),
             Standing::Filling => {}
         }
         if let Some(found) = acceptor {

@@ -23,6 +23,7 @@ use crate::header::{GroupHeader, REGISTER_NAME_BYTES_MAX, Standing};
 use crate::label::Label;
 use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::principal::Principal;
 use crate::register::{SLOT_HEADER_BYTES, SlotValue, Stamp, encode_slot};
 use crate::status::Event;
 
@@ -222,6 +223,7 @@ impl Group {
         }
         member.state.set(DriveState::Failed);
         member.fail_reason.set(Some(reason));
+        member.lane.iter().for_each(|lane| lane.retire());
         self.inner.space.set(None);
         self.inner.record.event(Event::DriveFailed { slot, reason });
         if self.is_overwhelmed() {
@@ -278,7 +280,7 @@ impl Group {
                 async move {
                     let which = usize::from(1 - member.next_slot.borrow()[index]);
                     let offset = inner.shape.register_offset_bytes(index, which);
-                    let read = member.read(offset, BufMut::zeroed(image.len())).await;
+                    let read = member.read(Principal::MetadataRead, offset, BufMut::zeroed(image.len())).await;
                     if read.is_ok_and(|bytes| bytes[..] == image[..]) {
                         return None;
                     }
@@ -315,8 +317,9 @@ impl Group {
         for member in self.voters() {
             let label = aligned(&self.label_of(&member).encode());
             for offset in [0, Shape::LABEL_B_BYTES] {
-                let read = member.read(offset, BufMut::zeroed(label.len())).await;
-                if !read.is_ok_and(|bytes| bytes[..] == label[..]) && member.write(offset, label.clone()).await.is_ok()
+                let read = member.read(Principal::MetadataRead, offset, BufMut::zeroed(label.len())).await;
+                if !read.is_ok_and(|bytes| bytes[..] == label[..])
+                    && member.write(Principal::MetadataWrite, offset, label.clone()).await.is_ok()
                 {
                     repaired += 1;
                 }
@@ -364,7 +367,7 @@ pub(crate) async fn put_slot(
 ) -> (Slot, Result<(), FailReason>) {
     let which = member.next_slot.borrow()[index];
     let offset = shape.register_offset_bytes(index, usize::from(which));
-    if let Err(fault) = member.write(offset, image).await {
+    if let Err(fault) = member.write(Principal::MetadataWrite, offset, image).await {
         return (member.slot, Err(FailReason::of_write(fault)));
     }
     if let Err(fault) = member.flush().await {

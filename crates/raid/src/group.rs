@@ -14,13 +14,15 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::assemble::{Assembly, read_label};
 use crate::decide::{Decided, Latched, Versioned, aligned};
 use crate::header::{GroupHeader, MemberRecord, Standing};
+use crate::hedge::HedgeCounters;
 use crate::label::LabelState;
+use crate::lane::{Flow, FlowSettings, Lane, LaneStatus};
 use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
 use crate::member::Member;
 use crate::membership::write_labels;
+use crate::principal::Principal;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::status::{Record, Space};
-use crate::timed::TimedDrive;
 
 /// How to make a group.
 #[derive(Clone, Debug)]
@@ -124,14 +126,17 @@ pub struct SegmentInfo {
     pub absent: u8,
 }
 
-/// An open RAID group. A handle: clones share the group.
+/// An open RAID group. A handle: clones share the group. Each handle says on whose behalf
+/// it asks the drives; see [`Group::acting_as`].
 #[derive(Clone)]
 pub struct Group {
     pub(crate) inner: Rc<Inner>,
+    pub(crate) principal: Principal,
 }
 
 /// What an open group is made of.
 pub(crate) struct Parts {
+    pub flow: Rc<Flow>,
     pub header: GroupHeader,
     pub members: Vec<Member>,
     pub values: Vec<Versioned>,
@@ -147,6 +152,8 @@ pub(crate) struct Inner {
     /// By slot. A drive that takes another's place is a new member in its slot; who
     /// still works with the old one holds a handle of its own.
     pub members: RefCell<Vec<Rc<Member>>>,
+    pub flow: Rc<Flow>,
+    pub hedges: Cell<HedgeCounters>,
     /// As last decided.
     pub header: RefCell<GroupHeader>,
     pub extents: RefCell<Vec<Extents>>,
@@ -229,7 +236,8 @@ impl Group {
         options: GroupOptions,
         world: World,
     ) -> Result<Group, CreateRefused> {
-        let drives = TimedDrive::wrap(drives, &world);
+        let flow = Flow::new(&world);
+        let drives = flow.lanes(drives);
         let shape = plan_shape(&drives, &options)?;
         if !options.overwrite {
             refuse_used(&drives).await?;
@@ -244,13 +252,14 @@ impl Group {
             members.map(|((slot, record), drive)| Member::new(Slot(slot), record.drive, Some(drive))).collect();
         // The founding header is in slot 0 of each drive.
         members.iter().for_each(|member| member.next_slot.borrow_mut()[0] = 1);
-        let parts = Parts { header, members, values: founding_values(), session: 1, assembly: Assembly::default() };
+        let parts =
+            Parts { flow, header, members, values: founding_values(), session: 1, assembly: Assembly::default() };
         Ok(Group::assembled(parts, world))
     }
 
     /// Puts an open group together from its parts.
     pub(crate) fn assembled(parts: Parts, world: World) -> Group {
-        let Parts { header, members, values, session, assembly } = parts;
+        let Parts { flow, header, members, values, session, assembly } = parts;
         let mut extents: Vec<Extents> = header.members.iter().map(|member| Extents::new(member.extents)).collect();
         for place in header.segments.values().flat_map(|segment| &segment.places) {
             let taken = extents[usize::from(place.slot.0)].take(place.extent);
@@ -262,6 +271,8 @@ impl Group {
             session,
             align_bytes: Cell::new(members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512)),
             members: RefCell::new(members.into_iter().map(Rc::new).collect()),
+            flow,
+            hedges: Cell::default(),
             extents: RefCell::new(extents),
             decided: Decided { gate: Mutex::new(()), values: RefCell::new(values) },
             latched: Cell::new(false),
@@ -274,7 +285,36 @@ impl Group {
             assembly,
             world,
         };
-        Group { inner: Rc::new(inner) }
+        Group { inner: Rc::new(inner), principal: Principal::UserRead }
+    }
+
+    /// The same group for another principal: what is read through the handle is read for
+    /// it, what is written is written for its writing half (R-IO-02). A handle as opened
+    /// acts for clients.
+    #[must_use]
+    pub fn acting_as(&self, principal: Principal) -> Group {
+        Group { inner: self.inner.clone(), principal }
+    }
+
+    /// Shares, profiles and hedging from now on; drives that come later get them, too.
+    pub fn set_flow(&self, settings: FlowSettings) {
+        self.inner.flow.set(settings);
+    }
+
+    /// The settings in force.
+    pub fn flow(&self) -> FlowSettings {
+        self.inner.flow.settings()
+    }
+
+    /// The way to the drive in each slot: profile, queue by principal, how well it keeps its
+    /// times (what its health is judged by); `None` where there is no drive.
+    pub fn lanes(&self) -> Vec<Option<LaneStatus>> {
+        self.inner.all_members().iter().map(|member| member.lane.as_ref().map(Lane::status)).collect()
+    }
+
+    /// Late reads and what was done about them.
+    pub fn hedges(&self) -> HedgeCounters {
+        self.inner.hedges.get()
     }
 
     /// What was found on each drive when the group was opened.
@@ -398,7 +438,7 @@ impl Group {
     }
 }
 
-fn plan_shape(drives: &[Rc<dyn Drive>], options: &GroupOptions) -> Result<Shape, CreateRefused> {
+fn plan_shape(drives: &[Lane], options: &GroupOptions) -> Result<Shape, CreateRefused> {
     if !(1..=DRIVES_MAX).contains(&drives.len()) {
         return Err(CreateRefused::DriveCount(drives.len()));
     }
@@ -423,9 +463,9 @@ fn plan_shape(drives: &[Rc<dyn Drive>], options: &GroupOptions) -> Result<Shape,
 }
 
 /// The drives may be written over.
-async fn refuse_used(drives: &[Rc<dyn Drive>]) -> Result<(), CreateRefused> {
+async fn refuse_used(drives: &[Lane]) -> Result<(), CreateRefused> {
     for (index, drive) in drives.iter().enumerate() {
-        match read_label(drive.as_ref()).await {
+        match read_label(drive).await {
             Ok(LabelState::Blank) => {}
             Ok(LabelState::Good(label)) => return Err(CreateRefused::InUse { index, group: Some(label.group) }),
             Ok(LabelState::Unknown) => return Err(CreateRefused::InUse { index, group: None }),
@@ -435,10 +475,10 @@ async fn refuse_used(drives: &[Rc<dyn Drive>]) -> Result<(), CreateRefused> {
     Ok(())
 }
 
-fn founding_header(drives: &[Rc<dyn Drive>], options: &GroupOptions, shape: Shape, chance: &dyn Chance) -> GroupHeader {
+fn founding_header(drives: &[Lane], options: &GroupOptions, shape: Shape, chance: &dyn Chance) -> GroupHeader {
     let mut group = GroupId::default();
     chance.fill(&mut group.0);
-    let member = |drive: &Rc<dyn Drive>| {
+    let member = |drive: &Lane| {
         let info = drive.info();
         let mut id = DriveId::default();
         chance.fill(&mut id.0);
@@ -472,13 +512,14 @@ fn founding_values() -> Vec<Versioned> {
 
 /// Writes session block, header and last the labels of a new member: a drive with a
 /// label has a header.
-async fn found_member(drive: Rc<dyn Drive>, header: &GroupHeader, index: usize) -> Result<(), MediaFault> {
+async fn found_member(drive: Lane, header: &GroupHeader, index: usize) -> Result<(), MediaFault> {
     let shape = header.shape;
     let value = SlotValue { stamp: Stamp { session: 1, version: 1 }, bytes: header.encode() };
     let session = aligned(&encode_session(header.group, 1));
-    drive.write(Shape::session_offset_bytes(0, 0), vec![session]).await?;
+    let put = |offset_bytes, data| drive.write(Principal::MetadataWrite, offset_bytes, data);
+    put(Shape::session_offset_bytes(0, 0), session).await?;
     let image = aligned(&encode_slot(header.group, 0, &value));
-    drive.write(shape.register_offset_bytes(0, 0), vec![image]).await?;
+    put(shape.register_offset_bytes(0, 0), image).await?;
     drive.flush().await?;
     write_labels(&drive, header, Slot(u8::try_from(index).expect("at most 32"))).await
 }

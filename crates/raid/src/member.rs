@@ -3,15 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use base::buf::{Buf, BufMut};
 use base::id::DriveId;
-use base::port::{Drive, MediaFault};
+use base::port::MediaFault;
 use base::time::Nanos;
 
+use crate::lane::Lane;
 use crate::layout::{Shape, Slot};
+use crate::principal::Principal;
 
 /// State of a drive in the group (R-SPARE-05).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ pub(crate) enum Strike {
 pub(crate) struct Member {
     pub slot: Slot,
     pub id: DriveId,
-    pub drive: Option<Rc<dyn Drive>>,
+    /// The way to the drive, `None` if it is not there.
+    pub lane: Option<Lane>,
     pub align_bytes: u32,
     pub model: String,
     pub serial: String,
@@ -83,10 +85,10 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// A member with this identity; `drive` is `None` if it is not there.
-    pub fn new(slot: Slot, id: DriveId, drive: Option<Rc<dyn Drive>>) -> Member {
-        let info = drive.as_ref().map(|drive| drive.info());
-        let state = if drive.is_some() { DriveState::Good } else { DriveState::Missing };
+    /// A member with this identity; `lane` is `None` if it is not there.
+    pub fn new(slot: Slot, id: DriveId, lane: Option<Lane>) -> Member {
+        let info = lane.as_ref().map(|lane| lane.info());
+        let state = if lane.is_some() { DriveState::Good } else { DriveState::Missing };
         Member {
             slot,
             id,
@@ -94,7 +96,7 @@ impl Member {
             access: info.as_ref().map_or("", |info| info.access),
             model: info.as_ref().map_or(String::new(), |info| info.model.clone()),
             serial: info.map_or(String::new(), |info| info.serial),
-            drive,
+            lane,
             state: Cell::new(state),
             fail_reason: Cell::new(None),
             written: Cell::new(0),
@@ -117,26 +119,33 @@ impl Member {
         matches!(self.state.get(), DriveState::Good | DriveState::Rebuilding)
     }
 
-    fn live(&self) -> Result<Rc<dyn Drive>, MediaFault> {
-        match &self.drive {
-            Some(drive) if self.takes_part() => Ok(drive.clone()),
-            _ => Err(MediaFault::Gone),
-        }
+    /// The way to the drive, if it is used.
+    pub fn usable_lane(&self) -> Option<Lane> {
+        self.lane.clone().filter(|_| self.takes_part())
+    }
+
+    fn live(&self) -> Result<Lane, MediaFault> {
+        self.usable_lane().ok_or(MediaFault::Gone)
+    }
+
+    /// Whether the drive takes in bulk writes now.
+    pub fn is_in_bulk_turn(&self) -> bool {
+        self.lane.as_ref().is_some_and(Lane::is_in_bulk_turn)
     }
 
     /// Fills `buf` from `offset_bytes`; [`MediaFault::Gone`] if the drive is not used.
-    pub async fn read(&self, offset_bytes: u64, buf: BufMut) -> Result<BufMut, MediaFault> {
-        let drive = self.live()?;
-        let (outcome, buf) = drive.read(offset_bytes, buf).await;
+    pub async fn read(&self, principal: Principal, offset_bytes: u64, buf: BufMut) -> Result<BufMut, MediaFault> {
+        let lane = self.live()?;
+        let (outcome, buf) = lane.read(principal, offset_bytes, buf).await;
         outcome.map(|()| buf)
     }
 
     /// Writes `data` at `offset_bytes`, trying an I/O error once more.
-    pub async fn write(&self, offset_bytes: u64, data: Buf) -> Result<(), MediaFault> {
-        let drive = self.live()?;
-        let mut outcome = drive.write(offset_bytes, vec![data.clone()]).await;
+    pub async fn write(&self, principal: Principal, offset_bytes: u64, data: Buf) -> Result<(), MediaFault> {
+        let lane = self.live()?;
+        let mut outcome = lane.write(principal, offset_bytes, data.clone()).await;
         if outcome == Err(MediaFault::Io) {
-            outcome = drive.write(offset_bytes, vec![data]).await;
+            outcome = lane.write(principal, offset_bytes, data).await;
         }
         self.written.set(self.written.get() + 1);
         outcome
@@ -150,9 +159,9 @@ impl Member {
     /// Makes completed writes durable. Not tried again: a second flush may succeed
     /// without the writes the first one lost.
     pub async fn flush(&self) -> Result<(), MediaFault> {
-        let drive = self.live()?;
+        let lane = self.live()?;
         let covered = self.written.get();
-        drive.flush().await?;
+        lane.flush().await?;
         self.flushed.set(self.flushed.get().max(covered));
         Ok(())
     }

@@ -30,11 +30,12 @@ use crate::decide::{Latched, aligned};
 use crate::group::Group;
 use crate::header::{GroupHeader, MemberRecord, Standing};
 use crate::label::{Label, LabelState};
+use crate::lane::Lane;
 use crate::layout::{DRIVES_MAX, Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::principal::Principal;
 use crate::register::encode_session;
 use crate::status::Event;
-use crate::timed::TimedDrive;
 
 /// Why a drive did not join. Nothing on it was changed, except after `Media`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +107,7 @@ impl Group {
         if members + drives.len() > DRIVES_MAX {
             return Err(JoinRefused::TooMany);
         }
-        let drives = TimedDrive::wrap(drives, &self.inner.world);
+        let drives = self.inner.flow.lanes(drives);
         for drive in &drives {
             self.check_newcomer(drive, 4, overwrite).await?;
         }
@@ -128,7 +129,7 @@ impl Group {
         if self.inner.members.borrow().len() + drives.len() > DRIVES_MAX {
             return Err(JoinRefused::TooMany);
         }
-        for drive in TimedDrive::wrap(drives, &self.inner.world) {
+        for drive in self.inner.flow.lanes(drives) {
             self.check_newcomer(&drive, 4, overwrite).await?;
         }
         Ok(())
@@ -139,7 +140,7 @@ impl Group {
     /// [`member_filled`](Group::member_filled); new stripes are written to it at once.
     pub async fn replace_member(&self, slot: Slot, drive: Rc<dyn Drive>, overwrite: bool) -> Result<(), JoinRefused> {
         let extents = self.vacant(slot)?;
-        let drive = TimedDrive::wrap(vec![drive], &self.inner.world).remove(0);
+        let drive = self.inner.flow.lane(drive);
         self.check_newcomer(&drive, extents, overwrite).await?;
         self.put_out(slot).await?;
         self.join(slot, drive, self.new_drive_id(), self.standing_to_join(slot)).await
@@ -149,9 +150,9 @@ impl Group {
     /// kept, to be filled only where it missed something.
     pub async fn rejoin_member(&self, slot: Slot, drive: Rc<dyn Drive>) -> Result<(), JoinRefused> {
         let extents = self.vacant(slot)?;
-        let drive = TimedDrive::wrap(vec![drive], &self.inner.world).remove(0);
+        let drive = self.inner.flow.lane(drive);
         self.check_size(&drive, extents)?;
-        let label = read_label(drive.as_ref()).await.map_err(JoinRefused::Media)?;
+        let label = read_label(&drive).await.map_err(JoinRefused::Media)?;
         let id = self.inner.member(slot).id;
         match label {
             LabelState::Good(label) if (label.group, label.drive, label.slot) == (self.inner.group, id, slot) => {}
@@ -230,7 +231,7 @@ impl Group {
         id
     }
 
-    fn check_size(&self, drive: &Rc<dyn Drive>, extents: u32) -> Result<(), JoinRefused> {
+    fn check_size(&self, drive: &Lane, extents: u32) -> Result<(), JoinRefused> {
         let (info, shape) = (drive.info(), self.inner.shape);
         if info.align_bytes > 4096 {
             return Err(JoinRefused::Alignment);
@@ -244,9 +245,9 @@ impl Group {
 
     /// A drive that wants to join must be large enough, and empty or given up. A label of
     /// this group that its header does not know is what an interrupted join left.
-    async fn check_newcomer(&self, drive: &Rc<dyn Drive>, extents: u32, overwrite: bool) -> Result<(), JoinRefused> {
+    async fn check_newcomer(&self, drive: &Lane, extents: u32, overwrite: bool) -> Result<(), JoinRefused> {
         self.check_size(drive, extents)?;
-        match read_label(drive.as_ref()).await.map_err(JoinRefused::Media)? {
+        match read_label(drive).await.map_err(JoinRefused::Media)? {
             LabelState::Blank => Ok(()),
             LabelState::Good(label) if label.group == self.inner.group => {
                 let header = self.inner.header.borrow();
@@ -273,7 +274,7 @@ impl Group {
     }
 
     /// The three steps of joining; see the head of this file.
-    async fn join(&self, slot: Slot, drive: Rc<dyn Drive>, id: DriveId, standing: Standing) -> Result<(), JoinRefused> {
+    async fn join(&self, slot: Slot, drive: Lane, id: DriveId, standing: Standing) -> Result<(), JoinRefused> {
         let _gate = self.inner.decided.gate.lock().await;
         if self.inner.latched.get() {
             return Err(JoinRefused::Latched);
@@ -328,21 +329,23 @@ impl Group {
     async fn make_acceptor(&self, member: &Member) -> Result<(), MediaFault> {
         let session = aligned(&encode_session(self.inner.group, self.inner.session));
         for which in 0..2 {
-            member.write(Shape::session_offset_bytes(0, which), session.clone()).await?;
+            member.write(Principal::MetadataWrite, Shape::session_offset_bytes(0, which), session.clone()).await?;
         }
         for index in 0..Shape::REGISTERS {
             let shape = &self.inner.shape;
             match self.decided_image(index) {
                 Some(image) => {
-                    member.write(shape.register_offset_bytes(index, 0), image).await?;
+                    member.write(Principal::MetadataWrite, shape.register_offset_bytes(index, 0), image).await?;
                     let blank = aligned(&[0; Shape::BLOCK_BYTES]);
-                    member.write(shape.register_offset_bytes(index, 1), blank).await?;
+                    member.write(Principal::MetadataWrite, shape.register_offset_bytes(index, 1), blank).await?;
                     member.next_slot.borrow_mut()[index] = 1;
                 }
                 None => {
                     for which in 0..2 {
                         let blank = aligned(&[0; Shape::BLOCK_BYTES]);
-                        member.write(shape.register_offset_bytes(index, which), blank).await?;
+                        member
+                            .write(Principal::MetadataWrite, shape.register_offset_bytes(index, which), blank)
+                            .await?;
                     }
                 }
             }
@@ -352,7 +355,7 @@ impl Group {
 }
 
 /// Says who a drive is.
-pub(crate) async fn write_labels(drive: &Rc<dyn Drive>, header: &GroupHeader, slot: Slot) -> Result<(), MediaFault> {
+pub(crate) async fn write_labels(drive: &Lane, header: &GroupHeader, slot: Slot) -> Result<(), MediaFault> {
     let record = &header.members[usize::from(slot.0)];
     let label = Label {
         group: header.group,
@@ -363,7 +366,7 @@ pub(crate) async fn write_labels(drive: &Rc<dyn Drive>, header: &GroupHeader, sl
         name: header.name.clone(),
     };
     let label = aligned(&label.encode());
-    drive.write(0, vec![label.clone()]).await?;
-    drive.write(Shape::LABEL_B_BYTES, vec![label]).await?;
+    drive.write(Principal::MetadataWrite, 0, label.clone()).await?;
+    drive.write(Principal::MetadataWrite, Shape::LABEL_B_BYTES, label).await?;
     drive.flush().await
 }

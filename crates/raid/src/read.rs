@@ -2,7 +2,7 @@
 //! the caller, who knows what belongs there.
 //!
 //! ```text
-//!  read sectors ── passes ──> answer
+//!  read sectors ── passes ──> answer          (late: also from the others, see hedge.rs)
 //!      │ refused or fault
 //!  read again ──── passes ──> answer          (a wrong-offset read is gone the second time)
 //!      │ drive absent                │ still wrong
@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 
 use crate::group::{Group, SECTORS_BYTES};
 use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
-use crate::member::{FailReason, Strike};
+use crate::member::{FailReason, Member, Strike};
 use crate::unit::Damage;
 
 /// Why a range cannot be read.
@@ -42,9 +42,9 @@ pub enum Unreadable {
 
 /// A range of one unit of a stripe.
 #[derive(Clone, Copy)]
-struct Range {
-    id: StripeId,
-    role: usize,
+pub(crate) struct Range {
+    pub id: StripeId,
+    pub role: usize,
     /// In the unit, header counted.
     start_bytes: usize,
     len_bytes: usize,
@@ -52,9 +52,16 @@ struct Range {
 
 impl Range {
     /// The aligned range around this one: start and length.
-    fn aligned(&self, align_bytes: usize) -> (usize, usize) {
+    pub fn aligned(&self, align_bytes: usize) -> (usize, usize) {
         let start = self.start_bytes / align_bytes * align_bytes;
         (start, (self.start_bytes + self.len_bytes).next_multiple_of(align_bytes) - start)
+    }
+
+    /// The range out of `sectors`, which begin at `start` of the unit, if it passes.
+    pub fn cut(&self, sectors: BufMut, start: usize, verify: &dyn Fn(&[u8]) -> bool) -> Result<Buf, Damage> {
+        let from = self.start_bytes - start;
+        let bytes = sectors.freeze().slice(from..from + self.len_bytes);
+        if verify(&bytes) { Ok(bytes) } else { Err(Damage::Content) }
     }
 }
 
@@ -73,11 +80,11 @@ impl Group {
         let segment = self.segment(id.segment).ok_or(Unreadable::NoSuchStripe)?;
         let range = self.range(&segment, id, offset_bytes, len_bytes).ok_or(Unreadable::NoSuchStripe)?;
         self.inner.record.count(|counters| counters.reads += 1);
-        let first = self.read_range(&segment, range, verify).await;
+        let first = self.read_in_time(&segment, range, verify).await;
         match first {
             Ok(bytes) => return Ok(bytes),
             Err(Damage::Absent) => {
-                if let Some(bytes) = self.read_around(&segment, range, verify).await {
+                if let Some(bytes) = self.read_around(&segment, range).await.filter(|bytes| verify(bytes)) {
                     self.inner.record.count(|counters| counters.reads_reconstructed += 1);
                     return Ok(bytes);
                 }
@@ -107,12 +114,15 @@ impl Group {
     }
 
     /// Reads the sectors around the range from the unit's own drive.
-    async fn read_range(&self, segment: &Segment, range: Range, verify: &dyn Fn(&[u8]) -> bool) -> Result<Buf, Damage> {
+    pub(crate) async fn read_range(
+        &self,
+        segment: &Segment,
+        range: Range,
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Buf, Damage> {
         let (start, len) = range.aligned(self.inner.align_bytes.get() as usize);
         let bytes = self.read_sectors(segment, range.id, range.role, (start, len)).await?;
-        let from = range.start_bytes - start;
-        let bytes = bytes.freeze().slice(from..from + range.len_bytes);
-        if verify(&bytes) { Ok(bytes) } else { Err(Damage::Content) }
+        range.cut(bytes, start, verify)
     }
 
     async fn read_sectors(
@@ -127,20 +137,20 @@ impl Group {
         self.read_media(place.slot, offset, self.take_sectors(len)).await
     }
 
-    fn take_sectors(&self, len_bytes: usize) -> BufMut {
+    pub(crate) fn take_sectors(&self, len_bytes: usize) -> BufMut {
         let pool = if len_bytes <= SECTORS_BYTES { &self.inner.sectors } else { &self.inner.units };
         pool.take(len_bytes)
     }
 
-    /// Rebuilds the range from the same range of d other units, as drives are absent.
-    /// Not proved by unit checks, so only good for an answer that `verify` accepts.
-    async fn read_around(&self, segment: &Segment, range: Range, verify: &dyn Fn(&[u8]) -> bool) -> Option<Buf> {
+    /// Rebuilds the range from the same range of d other units. Not proved by unit checks,
+    /// so only good for an answer that the caller's check accepts.
+    pub(crate) async fn read_around(&self, segment: &Segment, range: Range) -> Option<Buf> {
         let geometry = segment.geometry;
         let good = |role: usize| self.inner.member(segment.place_of(role, range.id.row).slot).is_good();
-        let sources: Vec<usize> = (0..geometry.width())
-            .filter(|&role| role != range.role && good(role))
-            .take(usize::from(geometry.data))
-            .collect();
+        let mut sources: Vec<usize> = (0..geometry.width()).filter(|&role| role != range.role && good(role)).collect();
+        // Drives that are busy with bulk writes come last.
+        sources.sort_by_key(|&role| self.inner.member(segment.place_of(role, range.id.row).slot).is_in_bulk_turn());
+        sources.truncate(usize::from(geometry.data));
         if sources.len() < usize::from(geometry.data) {
             return None;
         }
@@ -156,8 +166,7 @@ impl Group {
         let mut target = self.take_sectors(len);
         parity::reconstruct(usize::from(geometry.data), &present, &mut [(range.role, &mut target[..])]).ok()?;
         let from = range.start_bytes - start;
-        let bytes = target.freeze().slice(from..from + range.len_bytes);
-        verify(&bytes).then_some(bytes)
+        Some(target.freeze().slice(from..from + range.len_bytes))
     }
 
     /// Answers from a stripe all of whose units were checked as a whole, and has it
@@ -202,13 +211,18 @@ impl Group {
         if !member.is_good() {
             return Err(Damage::Absent);
         }
-        let outcome = member.read(offset_bytes, buf).await;
+        let outcome = member.read(self.principal.reading(), offset_bytes, buf).await;
+        self.note_fault(&member, outcome.as_ref().map(|_| ()).map_err(|fault| *fault));
+        outcome.map_err(Damage::from)
+    }
+
+    /// Draws the consequences of a read for its drive.
+    pub(crate) fn note_fault(&self, member: &Rc<Member>, outcome: Result<(), MediaFault>) {
         match outcome {
-            Err(MediaFault::Gone) => self.fail(&member, FailReason::Gone),
-            Err(MediaFault::Timeout) => self.strike(slot, Strike::Hangs),
+            Err(MediaFault::Gone) => self.fail(member, FailReason::Gone),
+            Err(MediaFault::Timeout) => self.strike(member.slot, Strike::Hangs),
             _ => {}
         }
-        outcome.map_err(Damage::from)
     }
 
     /// Counts an error a drive reported, and fails the drive if it is one too many. Never

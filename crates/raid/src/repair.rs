@@ -254,7 +254,7 @@ impl Group {
         let place = segment.place_of(role, id.row);
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
         let member = self.inner.member(place.slot);
-        match member.write(offset, unit.clone()).await {
+        match member.write(self.principal.writing(), offset, unit.clone()).await {
             Ok(()) => {}
             Err(fault @ (MediaFault::Gone | MediaFault::ReadOnly)) => {
                 self.fail(&member, FailReason::of_write(fault));

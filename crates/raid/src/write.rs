@@ -69,9 +69,9 @@ impl Group {
         let writes = units.into_iter().enumerate().map(|(role, unit)| {
             let place = segment.place_of(role, id.row);
             let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-            let member = self.inner.member(place.slot);
+            let (member, principal) = (self.inner.member(place.slot), self.principal.writing());
             async move {
-                let outcome = member.write(offset, unit).await;
+                let outcome = member.write(principal, offset, unit).await;
                 (member, outcome)
             }
         });

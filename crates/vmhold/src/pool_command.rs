@@ -122,6 +122,7 @@ fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Pr
         portmap: create.portmap,
         rpcbind: create.rpcbind,
         api: global.api.unwrap_or_else(|| ([127, 0, 0, 1], API_PORT).into()),
+        io: None,
     })
 }
 

@@ -14,7 +14,7 @@ use base::port::{Drive, DriveInfo, Leg, LegInfo, LegKind, LocalFuture, MediaFaul
 use base::{Buf, BufMut};
 
 use crate::executor::Event;
-use crate::media::{Latency, SimMedia};
+use crate::media::{IoKind, SimMedia};
 use crate::node::SimNode;
 
 /// Result of an I/O on its way to the one who asked.
@@ -75,17 +75,10 @@ impl Door {
         assert!(length_bytes > 0, "{name}: an empty I/O");
     }
 
-    /// Runs `finish` after a service time; while the medium hangs, after that.
-    fn complete(&self, least_ns: impl Fn(&Latency) -> u64, length_bytes: usize, finish: Box<dyn FnOnce()>) {
+    /// Runs `finish` when the drive has served it; while the medium hangs, after that.
+    fn complete(&self, kind: IoKind, length_bytes: usize, finish: Box<dyn FnOnce()>) {
         let core = &self.media.medium.core;
-        let delay_ns = {
-            let mut state = self.media.state_mut();
-            let (latency, rates) = (state.latency, state.rates);
-            let jitter_ns = state.rng.below(latency.jitter_ns.max(1));
-            let stall_ns = rates.draw_stall_ns(&mut state.rng);
-            let moved_ns = latency.per_page_ns * (length_bytes as u64).div_ceil(4096);
-            (least_ns(&latency) + jitter_ns + moved_ns) * latency.slow_factor + stall_ns
-        };
+        let done_at_ns = self.media.served_at(kind, length_bytes);
         let media = self.media.clone();
         let call = Box::new(move || {
             if media.state().condition.hung {
@@ -94,7 +87,7 @@ impl Door {
                 finish();
             }
         });
-        core.schedule(core.now_ns() + delay_ns, Event::Call(call));
+        core.schedule(done_at_ns, Event::Call(call));
     }
 
     fn read(&self, offset_bytes: u64, mut buf: BufMut) -> LocalFuture<'static, (Result<(), MediaFault>, BufMut)> {
@@ -111,7 +104,7 @@ impl Door {
             media.note("read-done", [offset_bytes, content_word(&buf), code(result)]);
             give.give((result, buf));
         });
-        self.complete(|latency| latency.read_ns, length, finish);
+        self.complete(IoKind::Read, length, finish);
         Box::pin(answer)
     }
 
@@ -131,7 +124,7 @@ impl Door {
                 give.give(result);
             }
         });
-        self.complete(|latency| latency.write_ns, length, finish);
+        self.complete(IoKind::Write, length, finish);
         Box::pin(answer)
     }
 
@@ -148,7 +141,7 @@ impl Door {
             media.note("flush-done", [mark, 0, code(result)]);
             give.give(result);
         });
-        self.complete(|latency| latency.flush_ns, 0, finish);
+        self.complete(IoKind::Flush, 0, finish);
         Box::pin(answer)
     }
 }
@@ -183,7 +176,7 @@ impl Drive for SimDrive {
     fn info(&self) -> DriveInfo {
         let state = self.door.media.state();
         DriveInfo {
-            model: "simulated".to_string(),
+            model: state.model.clone(),
             serial: state.serial.clone(),
             capacity_bytes: state.capacity_bytes,
             align_bytes: state.align_bytes,

@@ -50,6 +50,16 @@ pub struct Latency {
     pub jitter_ns: u64,
     /// Everything takes this many times as long.
     pub slow_factor: u64,
+    /// Requests served at a time; more wait in the drive, in their order. 0: any number.
+    pub channels: u32,
+    /// How many of a million reads stall.
+    pub read_stall_ppm: u32,
+    /// How much longer such a read takes.
+    pub read_stall_ns: u64,
+    /// After this many written bytes the drive erases; 0: never.
+    pub erase_every_bytes: u64,
+    /// While it erases, for this long, nothing is served.
+    pub erase_ns: u64,
 }
 
 impl Default for Latency {
@@ -61,8 +71,52 @@ impl Default for Latency {
             per_page_ns: 1_000,
             jitter_ns: 60_000,
             slow_factor: 1,
+            channels: 0,
+            read_stall_ppm: 0,
+            read_stall_ns: 0,
+            erase_every_bytes: 0,
+            erase_ns: 0,
         }
     }
+}
+
+/// What the drive's inside is busy with.
+#[derive(Debug, Default)]
+struct Service {
+    /// When each channel is free again.
+    channels: Vec<u64>,
+    written_since_erase: u64,
+    erasing_until_ns: u64,
+}
+
+impl Service {
+    /// When an I/O that arrives now and takes `service_ns` is served. A drive serves in the
+    /// order of arrival, each request on the channel that is free first.
+    fn done_at(&mut self, latency: &Latency, now_ns: u64, service_ns: u64, written_bytes: u64) -> u64 {
+        self.channels.resize(latency.channels as usize, 0);
+        let ready = now_ns.max(self.erasing_until_ns);
+        let done = match self.channels.iter_mut().min() {
+            Some(channel) => {
+                *channel = ready.max(*channel) + service_ns;
+                *channel
+            }
+            None => ready + service_ns,
+        };
+        self.written_since_erase += written_bytes;
+        if latency.erase_every_bytes > 0 && self.written_since_erase >= latency.erase_every_bytes {
+            self.written_since_erase %= latency.erase_every_bytes;
+            self.erasing_until_ns = self.erasing_until_ns.max(done) + latency.erase_ns;
+        }
+        done
+    }
+}
+
+/// What is asked of a medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IoKind {
+    Read,
+    Write,
+    Flush,
 }
 
 /// A fault that happens once, to the next I/O of its kind.
@@ -130,6 +184,8 @@ pub(crate) struct State {
     pub(crate) rates: FaultRates,
     pub(crate) atlas: Option<Atlas>,
     pub(crate) latency: Latency,
+    pub(crate) model: String,
+    service: Service,
     pub(crate) rng: Rng,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -178,6 +234,8 @@ impl SimMedia {
             rates: FaultRates::default(),
             atlas: None,
             latency: Latency::default(),
+            model: "simulated".to_string(),
+            service: Service::default(),
             rng,
             counts: BTreeMap::new(),
         };
@@ -274,6 +332,36 @@ impl SimMedia {
     /// Sets the service times.
     pub fn set_latency(&self, latency: Latency) {
         self.state_mut().latency = latency;
+    }
+
+    /// Sets the model it reports as a drive.
+    pub fn set_model(&self, model: &str) {
+        self.state_mut().model = model.to_string();
+    }
+
+    /// Whether its writes keep it from serving now.
+    pub fn is_erasing(&self) -> bool {
+        self.state().service.erasing_until_ns > self.medium.core.now_ns()
+    }
+
+    /// When an I/O is done that arrives now.
+    pub(crate) fn served_at(&self, kind: IoKind, length_bytes: usize) -> u64 {
+        let now_ns = self.medium.core.now_ns();
+        let state = &mut *self.state_mut();
+        let (latency, rates) = (state.latency, state.rates);
+        let jitter_ns = state.rng.below(latency.jitter_ns.max(1));
+        let stall_ns = rates.draw_stall_ns(&mut state.rng);
+        // Who stalls holds up nobody else.
+        let stalls = kind == IoKind::Read && state.rng.per_million(latency.read_stall_ppm);
+        let read_stall_ns = if stalls { latency.read_stall_ns } else { 0 };
+        let (least_ns, written_bytes) = match kind {
+            IoKind::Read => (latency.read_ns, 0),
+            IoKind::Write => (latency.write_ns, length_bytes as u64),
+            IoKind::Flush => (latency.flush_ns, 0),
+        };
+        let moved_ns = latency.per_page_ns * (length_bytes as u64).div_ceil(4096);
+        let service_ns = (least_ns + jitter_ns + moved_ns) * latency.slow_factor + stall_ns;
+        state.service.done_at(&latency, now_ns, service_ns, written_bytes) + read_stall_ns
     }
 
     /// Sets how often drawn faults happen from now on, kept inside `atlas` if given.

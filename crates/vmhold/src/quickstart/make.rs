@@ -63,6 +63,7 @@ fn fill(manifest: &Manifest, place: &Place, at: (SocketAddr, SocketAddr)) -> Res
         portmap: false,
         rpcbind: false,
         api: at.1,
+        io: None,
     };
     node::create(&config, Some(DEMO_DATASTORE))?;
     let files = &manifest.files;
