@@ -66,6 +66,17 @@ impl BufMut {
         BufMut { block: Some(Block::new(len_bytes)), len_bytes, home: None }
     }
 
+    /// A copy of `pieces`, one behind the other, that belongs to no pool.
+    pub fn joined(pieces: &[Buf]) -> BufMut {
+        let mut whole = BufMut::zeroed(pieces.iter().map(Buf::len).sum());
+        let mut at = 0;
+        for piece in pieces {
+            whole[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        whole
+    }
+
     fn block(&self) -> &Block {
         self.block.as_ref().expect("the block is there until drop")
     }

@@ -39,12 +39,31 @@ pub fn media_check(seed: u64, bytes: &[u8]) -> MediaCheck {
 
 /// Like [`media_check`] over the concatenation of `parts`.
 pub fn media_check_parts(seed: u64, parts: &[&[u8]]) -> MediaCheck {
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
-    digest.update(&seed.to_le_bytes());
-    for part in parts {
-        digest.update(part);
+    let mut checker = MediaChecker::new(seed);
+    parts.iter().for_each(|part| checker.update(part));
+    checker.finish()
+}
+
+/// [`media_check`] over bytes that come one part after the other.
+pub struct MediaChecker(crc_fast::Digest);
+
+impl MediaChecker {
+    /// Nothing but `seed` so far.
+    pub fn new(seed: u64) -> MediaChecker {
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        digest.update(&seed.to_le_bytes());
+        MediaChecker(digest)
     }
-    MediaCheck(digest.finalize())
+
+    /// Appends `part`.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The check of all of it.
+    pub fn finish(self) -> MediaCheck {
+        MediaCheck(self.0.finalize())
+    }
 }
 
 /// Name of `content` under the pool's `key`.

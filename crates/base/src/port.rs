@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::buf::{Buf, BufMut};
 use crate::time::{Nanos, WallNanos};
@@ -102,6 +103,19 @@ pub trait Leg {
     fn read(&self, offset_bytes: u64, buf: BufMut) -> LocalFuture<'_, (Result<(), MediaFault>, BufMut)>;
     /// Writes `data` (aligned address and length) at `offset_bytes`, durably.
     fn write(&self, offset_bytes: u64, data: Buf) -> LocalFuture<'_, Result<(), MediaFault>>;
+
+    /// Whether [`write_gathered`](Leg::write_gathered) takes pieces from where they lie, so
+    /// that a large payload need not be copied into one piece with its record. Memory does;
+    /// direct I/O, which wants alignment, does not.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Writes the concatenation of `pieces`, which is of aligned length, durably. The pieces
+    /// themselves lie anywhere.
+    fn write_gathered(&self, offset_bytes: u64, pieces: Vec<Buf>) -> LocalFuture<'_, Result<(), MediaFault>> {
+        self.write(offset_bytes, BufMut::joined(&pieces).freeze())
+    }
 }
 
 /// Time.
@@ -114,10 +128,21 @@ pub trait Clock {
     fn sleep_until(&self, at: Nanos) -> LocalFuture<'static, ()>;
 }
 
-/// Background work on the shard's thread.
+/// CPU work that needs nothing of the shard but the buffers it brings along.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Background work: tasks on the shard's thread, jobs beside it.
 pub trait Spawn {
     /// Runs `task` beside the caller. `name` is for traces.
     fn spawn(&self, name: &'static str, task: LocalFuture<'static, ()>);
+
+    /// Does `job` (hashing, compression, parity: tens of microseconds and more) beside the
+    /// shard where there are threads for it, in place where there are none. It starts at
+    /// once; the future returns when it is done. Jobs may finish in any order.
+    fn work(&self, job: Job) -> LocalFuture<'static, ()> {
+        job();
+        Box::pin(std::future::ready(()))
+    }
 
     /// Lets everything else that can go on do so first, what just arrived from outside
     /// included. Long work pauses every few tens of microseconds; that is what keeps the
@@ -160,5 +185,25 @@ impl World {
     /// Lets the other tasks of the shard run; see [`Spawn::pause`].
     pub async fn yield_now(&self) {
         self.spawn.pause().await;
+    }
+
+    /// Starts `job` beside the shard (see [`Spawn::work`]); its result comes with the
+    /// future. Costs two allocations and, in the real world, two wake-ups of threads: hand
+    /// over many blocks at a time.
+    pub fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + 'static {
+        let result = Arc::new(Mutex::new(None));
+        let put = result.clone();
+        let done = self.spawn.work(Box::new(move || {
+            let value = job();
+            *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        }));
+        async move {
+            done.await;
+            let value = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+            value.expect("a job that is done has left its result")
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The engine as others see it: [`Store`], status, and the background work.
 //!
 //! What a write costs on its way to the acknowledgement: a look at the file's head, one
-//! append to the journal (the only copy of the payload), one wait; then, in the order of
+//! append to the journal (the only copy of the payload; none of a large one whose legs are
+//! memory), one wait; then, in the order of
 //! the journal, staging (no copy) and waking the writer. No drive is written, no tree is
 //! changed, no thread is crossed; allocations: two small map entries.
 
@@ -13,6 +14,7 @@ use base::{Buf, Epoch, FileId, Osn, WallNanos};
 use futures_util::future::{Either, select};
 use journal::{Journal, JournalStatus, Kind, NewRecord, Record, Scope, Tag};
 use raid::Group;
+use tokio::sync::oneshot;
 
 use crate::inner::{Inner, Outcome};
 use crate::memory::{check_limits, check_write};
@@ -74,38 +76,37 @@ impl Engine {
         spawn.spawn("journal root", Box::pin(keep_root(self.inner.clone())));
     }
 
-    /// Destages everything that is stable and makes a checkpoint.
+    /// Destages everything that is stable and makes a checkpoint. Goes on to its end also
+    /// when nobody waits for it any more.
     pub async fn checkpoint(&self) -> Result<(), StoreRefusal> {
-        let inner = &self.inner;
-        let mut mover = inner.mover.lock().await;
-        inner.destage(&mut mover, usize::MAX).await?;
-        inner.checkpoint(&mut mover).await
+        self.to_its_end("checkpoint", async |inner| {
+            let mut mover = inner.mover.lock().await;
+            inner.destage(&mut mover, usize::MAX).await?;
+            inner.checkpoint(&mut mover).await
+        })
+        .await
+    }
+
+    /// Runs what moves data as a task of its own: blocks it has taken and the stripe it is
+    /// filling must not be dropped half way.
+    async fn to_its_end(
+        &self,
+        name: &'static str,
+        work: impl AsyncFnOnce(Rc<Inner>) -> Result<(), StoreRefusal> + 'static,
+    ) -> Result<(), StoreRefusal> {
+        let (tell, done) = oneshot::channel();
+        let inner = self.inner.clone();
+        let task = async move {
+            let _ = tell.send(work(inner).await);
+        };
+        self.inner.world.spawn.spawn(name, Box::pin(task));
+        done.await.unwrap_or(Err(StoreRefusal::Stopped))
     }
 
     /// Like [`checkpoint`](Engine::checkpoint), after everything removed or cut off has
     /// been given back: counts and sums are exact then.
     pub async fn settle(&self) -> Result<(), StoreRefusal> {
-        let inner = &self.inner;
-        let mut mover = inner.mover.lock().await;
-        let mut rounds_in_vain = 0;
-        loop {
-            let before = inner.counters.borrow().blocks_destaged;
-            inner.destage(&mut mover, usize::MAX).await?;
-            mover.data.drain(inner).await?;
-            // A block that was written over, or whose duplicate went, queues again.
-            if inner.state.borrow().staged.queued_count() == 0 {
-                break;
-            }
-            inner.reclaim(&mut mover, 4096).await?;
-            inner.make_room(&mut mover).await?;
-            let gained = inner.counters.borrow().blocks_destaged > before;
-            rounds_in_vain = if gained { 0 } else { rounds_in_vain + 1 };
-            if rounds_in_vain > 16 {
-                return Err(StoreRefusal::NoSpace);
-            }
-        }
-        while inner.reclaim(&mut mover, 4096).await? {}
-        inner.checkpoint(&mut mover).await
+        self.to_its_end("settle", async |inner| inner.settle().await).await
     }
 
     /// The journal's state.
@@ -157,6 +158,7 @@ impl Engine {
         kind: Kind,
         scope: Scope,
         body: &[&[u8]],
+        payload: &Buf,
     ) -> Result<(Osn, FileHead, FileHead), StoreRefusal> {
         let inner = &self.inner;
         let osn = inner.state.borrow_mut().next_osn();
@@ -164,7 +166,7 @@ impl Engine {
         // Whoever makes room in the journal may stop meanwhile.
         let halted = pin!(inner.halted.notified());
         inner.refuse_if_stopped()?;
-        let append = pin!(inner.journal.append(NewRecord { tag, body }));
+        let append = pin!(inner.journal.append_with(NewRecord { tag, body }, payload));
         let Either::Left((appended, _)) = select(append, halted).await else { return Err(StoreRefusal::Stopped) };
         let appended = appended.map_err(|refusal| match refusal {
             journal::Refusal::TooLong => StoreRefusal::TooBig,
@@ -174,9 +176,59 @@ impl Engine {
         let (before, after) = inner.applied(appended.sequence).await?;
         Ok((osn, before, after))
     }
+
+    /// Writes the concatenation of `parts` and `payload`.
+    async fn write_all(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        (parts, payload): (&[&[u8]], &Buf),
+        at: WallNanos,
+    ) -> Result<Wrote, StoreRefusal> {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + payload.len();
+        check_write(offset_bytes, len)?;
+        let inner = &self.inner;
+        inner.refuse_if_stopped()?;
+        let head = self.head(file).await?.ok_or(StoreRefusal::NoSuchFile)?;
+        if len == 0 {
+            let osn = inner.state.borrow().last_osn;
+            return Ok(Wrote { before: head, after: head, osn });
+        }
+        let end = offset_bytes + len as u64;
+        let _promise = Promise::take(inner, end.div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES).await?;
+        let scope = Scope { file, offset_bytes, length_bytes: len as u64 };
+        let time = at.0.to_le_bytes();
+        let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];
+        body.extend_from_slice(parts);
+        let (osn, before, after) = self.append(Kind::WRITE, scope, &body, payload).await?;
+        Ok(Wrote { before, after, osn })
+    }
 }
 
 impl Inner {
+    async fn settle(&self) -> Result<(), StoreRefusal> {
+        let mut mover = self.mover.lock().await;
+        let mut rounds_in_vain = 0;
+        loop {
+            let before = self.counters.borrow().blocks_destaged;
+            self.destage(&mut mover, usize::MAX).await?;
+            mover.data.drain(self).await?;
+            // A block that was written over, or whose duplicate went, queues again.
+            if self.state.borrow().staged.queued_count() == 0 {
+                break;
+            }
+            self.reclaim(&mut mover, 4096).await?;
+            self.make_room(&mut mover).await?;
+            let gained = self.counters.borrow().blocks_destaged > before;
+            rounds_in_vain = if gained { 0 } else { rounds_in_vain + 1 };
+            if rounds_in_vain > 16 {
+                return Err(StoreRefusal::NoSpace);
+            }
+        }
+        while self.reclaim(&mut mover, 4096).await? {}
+        self.checkpoint(&mut mover).await
+    }
+
     /// Room kept back so that cleaning and checkpoints can always go on.
     pub fn reserved_bytes(&self) -> u64 {
         let stripe = u64::from(self.stripe_bytes());
@@ -233,7 +285,7 @@ impl Inner {
     }
 
     async fn apply_write(&self, record: &Record, stamp: Stamp) -> Result<Outcome, StoreRefusal> {
-        let (at, data) = decode_write(&record.body).map_err(|_| StoreRefusal::Stopped)?;
+        let (at, data) = decode_write(&record.body, &record.payload).map_err(|_| StoreRefusal::Stopped)?;
         let scope = record.tag.scope;
         let applied = self.resident(|state| {
             let Some(heads) = state.apply_write(scope.file, scope.offset_bytes, &data, (at, stamp))? else {
@@ -260,14 +312,14 @@ impl Inner {
     async fn tend(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         self.look_at_space();
         let wanted = self.waiting_for_room.get() > 0;
-        let pressed = wanted || self.journal_is_filling();
-        let staged = self.state.borrow().staged.queued_count();
-        if staged > 0 && (pressed || staged >= self.options.destage_blocks || self.checkpoint_is_due(mover)) {
-            self.destage(mover, self.options.destage_blocks).await?;
+        let destaged = self.counters.borrow().blocks_destaged;
+        if self.destage_is_due(mover) {
+            self.destage(mover, self.options.destage_blocks.min(DESTAGE_BLOCKS_AT_A_TIME)).await?;
             if wanted {
                 mover.data.drain(self).await?;
             }
         }
+        let gained = self.counters.borrow().blocks_destaged > destaged;
         let more = self.reclaim(mover, 4096).await?;
         self.make_room(mover).await?;
         if self.journal_is_short() && !self.trim_would_help() {
@@ -277,32 +329,53 @@ impl Inner {
         if self.checkpoint_is_due(mover) || (self.journal_is_filling() && self.trim_would_help()) {
             self.checkpoint(mover).await?;
         }
-        if more || self.state.borrow().staged.queued_count() >= self.options.destage_blocks {
+        if more || (gained && self.destage_is_due(mover)) {
             self.work.notify_one();
         }
         Ok(())
     }
 
+    /// Whether staged blocks should go to stripes now. Otherwise they are left where they
+    /// are safe: what is written over meanwhile need never be destaged.
+    fn destage_is_due(&self, mover: &mut Mover) -> bool {
+        let (staged, through) = {
+            let state = self.state.borrow();
+            (state.staged.queued_count(), state.applied_through)
+        };
+        let now = self.world.clock.now();
+        if mover.busy_through != through {
+            (mover.busy_through, mover.busy_at) = (through, now);
+        }
+        let is_quiet = now.since(mover.busy_at) >= self.options.quiet_after;
+        let is_pressed = self.waiting_for_room.get() > 0 || self.journal_is_filling();
+        staged > 0 && (is_quiet || is_pressed || self.is_crowded() || self.checkpoint_is_due(mover))
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.state.borrow().staged.queued_count() >= self.options.destage_blocks
+    }
+
+    /// From half of the ring on staged blocks make way.
     fn journal_is_filling(&self) -> bool {
-        let status = self.journal.status();
-        status.waiting > 0 || status.fill_bytes > status.capacity_bytes / 3
+        let fill = self.journal.fill();
+        fill.waiting > 0 || fill.used_bytes > fill.capacity_bytes / 2
     }
 
     /// Whether writers wait for the journal, or soon will.
     fn journal_is_short(&self) -> bool {
-        let status = self.journal.status();
-        status.waiting > 0 || status.fill_bytes > status.capacity_bytes / 3 * 2
+        let fill = self.journal.fill();
+        fill.waiting > 0 || fill.used_bytes > fill.capacity_bytes / 4 * 3
     }
 
     /// Whether a checkpoint would let the journal forget a good part, or anything while
     /// writers wait.
     fn trim_would_help(&self) -> bool {
-        let status = self.journal.status();
+        let fill = self.journal.fill();
         let state = self.state.borrow();
         let through = state.staged.first_unsettled().map_or(state.applied_through, |first| first - 1);
-        let all = status.stable_through.0.saturating_sub(status.trimmed_through.0).max(1);
-        let forgotten = through.saturating_sub(status.trimmed_through.0);
-        forgotten * 3 >= all || (status.waiting > 0 && forgotten > 0)
+        let all = fill.stable_through.0.saturating_sub(fill.trimmed_through.0).max(1);
+        let forgotten = through.saturating_sub(fill.trimmed_through.0);
+        forgotten * 3 >= all || (fill.waiting > 0 && forgotten > 0)
     }
 
     fn checkpoint_is_due(&self, mover: &Mover) -> bool {
@@ -335,6 +408,9 @@ impl Inner {
     }
 }
 
+/// Blocks destaged before the background work looks around again.
+const DESTAGE_BLOCKS_AT_A_TIME: usize = 1024;
+
 /// Applies what becomes stable, in order, and wakes the writers.
 async fn apply_stable(inner: Rc<Inner>) {
     let mut records = Vec::new();
@@ -347,8 +423,7 @@ async fn apply_stable(inner: Rc<Inner>) {
                 return inner.stop("a stable operation could not be applied");
             }
         }
-        let crowded = inner.state.borrow().staged.queued_count() >= inner.options.destage_blocks;
-        if crowded || inner.journal_is_filling() {
+        if inner.is_crowded() || inner.journal_is_filling() {
             inner.work.notify_one();
         }
     }
@@ -465,23 +540,17 @@ impl Store for Engine {
         parts: &[&[u8]],
         at: WallNanos,
     ) -> Result<Wrote, StoreRefusal> {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        check_write(offset_bytes, len)?;
-        let inner = &self.inner;
-        inner.refuse_if_stopped()?;
-        let head = self.head(file).await?.ok_or(StoreRefusal::NoSuchFile)?;
-        if len == 0 {
-            let osn = inner.state.borrow().last_osn;
-            return Ok(Wrote { before: head, after: head, osn });
-        }
-        let end = offset_bytes + len as u64;
-        let _promise = Promise::take(inner, end.div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES).await?;
-        let scope = Scope { file, offset_bytes, length_bytes: len as u64 };
-        let time = at.0.to_le_bytes();
-        let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];
-        body.extend_from_slice(parts);
-        let (osn, before, after) = self.append(Kind::WRITE, scope, &body).await?;
-        Ok(Wrote { before, after, osn })
+        self.write_all(file, offset_bytes, (parts, &Buf::new()), at).await
+    }
+
+    async fn write_buf(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        data: &Buf,
+        at: WallNanos,
+    ) -> Result<Wrote, StoreRefusal> {
+        self.write_all(file, offset_bytes, (&[], data), at).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
@@ -493,7 +562,8 @@ impl Store for Engine {
         if !gives_back && self.inner.promisable_bytes() == 0 {
             return Err(StoreRefusal::NoSpace);
         }
-        let (osn, _, _) = self.append(Kind::OPERATION, Scope::default(), &[&encode_changes(&changes)]).await?;
+        let (osn, _, _) =
+            self.append(Kind::OPERATION, Scope::default(), &[&encode_changes(&changes)], &Buf::new()).await?;
         Ok(osn)
     }
 

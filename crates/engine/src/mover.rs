@@ -6,22 +6,24 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use base::{BufMut, MediaCheck};
+use base::{Buf, BufMut, MediaCheck};
 use raid::{Group, Principal, StripeId, WriteFault};
 use tokio::sync::oneshot;
 
-use crate::format::{DESCRIPTOR_BYTES, Descriptor, Place, object_bytes};
+use crate::format::{Codec, DESCRIPTOR_BYTES, Descriptor, Place, object_bytes};
 use crate::inner::Inner;
 use crate::root::Root;
 use crate::state::Item;
-use crate::store::StoreRefusal;
+use crate::store::{BLOCK_BYTES, StoreRefusal};
 use crate::tree::PageId;
 
 /// Bytes of a unit before its payload.
 const UNIT_HEADER_BYTES: usize = raid::UNIT_HEADER_BYTES;
 
 /// Mappings applied between two looks at other work.
-const ITEMS_PER_TURN: usize = 4;
+const ITEMS_PER_TURN: usize = 8;
+/// Compression must save at least this much of a block to be kept.
+const SAVING_BYTES: usize = 512;
 
 /// An object that the cleaner moved.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,37 @@ pub(crate) struct Move {
 pub(crate) struct Consequences {
     pub items: Vec<Item>,
     pub moves: Vec<Move>,
+}
+
+/// A new object on its way into a stripe.
+pub(crate) struct Parcel {
+    pub descriptor: Descriptor,
+    pub payload: Buf,
+    /// Whether compressing it is still to be tried.
+    pub try_packing: bool,
+}
+
+impl Parcel {
+    /// Compresses the payload into `room` if that saves enough; says how long it is then.
+    fn packed(&self, room: &mut Vec<u8>) -> Option<usize> {
+        room.resize(lz4_flex::block::get_maximum_output_size(self.payload.len()), 0);
+        let len = lz4_flex::block::compress_into(&self.payload, room).ok()?;
+        (len + SAVING_BYTES <= BLOCK_BYTES as usize).then_some(len)
+    }
+
+    /// Lays it down in `open`, packed where that pays; false when the stripe is full.
+    fn lay_into(&mut self, open: &mut OpenStripe, room: &mut Vec<u8>) -> Option<Place> {
+        let packed = if std::mem::take(&mut self.try_packing) { self.packed(room) } else { None };
+        if let Some(len) = packed {
+            self.descriptor = Descriptor { codec: Codec::Lz4, stored_bytes: len as u32, ..self.descriptor };
+            let place = open.put(&self.descriptor, |out| out[..len].copy_from_slice(&room[..len]));
+            if place.is_none() {
+                self.payload = Buf::copy_from_slice(&room[..len]);
+            }
+            return place;
+        }
+        open.put(&self.descriptor, |out| out[..self.payload.len()].copy_from_slice(&self.payload))
+    }
 }
 
 /// A stripe being filled.
@@ -71,6 +104,23 @@ impl OpenStripe {
     fn offset_bytes(&self) -> u32 {
         let payload = self.units[0].len() - UNIT_HEADER_BYTES;
         (self.unit * payload + self.at - UNIT_HEADER_BYTES) as u32
+    }
+
+    /// Writes an object of `descriptor.stored_bytes` that `fill` lays down; `None` when the
+    /// stripe is full.
+    fn put(&mut self, descriptor: &Descriptor, fill: impl FnOnce(&mut [u8])) -> Option<Place> {
+        let bytes = object_bytes(descriptor.stored_bytes as usize);
+        if !self.make_room(bytes) {
+            return None;
+        }
+        let offset_bytes = self.offset_bytes();
+        let object = &mut self.units[self.unit][self.at..self.at + bytes];
+        // The buffer holds old bytes, and those behind a short payload would be stored.
+        object[DESCRIPTOR_BYTES + descriptor.stored_bytes as usize..].fill(0);
+        fill(&mut object[DESCRIPTOR_BYTES..]);
+        let check: MediaCheck = descriptor.seal(object);
+        self.at += bytes;
+        Some(Place { stripe: self.stripe, offset_bytes, stored_bytes: descriptor.stored_bytes, check })
     }
 
     fn close(mut self) -> (StripeId, u64, Vec<BufMut>) {
@@ -116,6 +166,11 @@ pub(crate) struct Mover {
     pub stuck: BTreeSet<StripeId>,
     /// When the last checkpoint was done.
     pub last_checkpoint: base::Nanos,
+    /// The journal as far as it was applied when somebody last looked, and when that was
+    /// first seen: how long nothing was written.
+    pub busy_through: u64,
+    /// See [`busy_through`](Mover::busy_through).
+    pub busy_at: base::Nanos,
 }
 
 /// Whether a stripe may be taken although few are left.
@@ -155,14 +210,35 @@ impl Stream {
         let bytes = object_bytes(descriptor.stored_bytes as usize);
         self.make_room(inner, purpose, bytes).await?;
         let open = self.open.as_mut().expect("room was made");
-        let offset_bytes = open.offset_bytes();
-        let object = &mut open.units[open.unit][open.at..open.at + bytes];
-        // The buffer holds old bytes, and those behind a short payload would be stored.
-        object[DESCRIPTOR_BYTES + descriptor.stored_bytes as usize..].fill(0);
-        fill(&mut object[DESCRIPTOR_BYTES..]);
-        let check: MediaCheck = descriptor.seal(object);
-        open.at += bytes;
-        Ok(Place { stripe: open.stripe, offset_bytes, stored_bytes: descriptor.stored_bytes, check })
+        Ok(open.put(descriptor, fill).expect("room was made"))
+    }
+
+    /// Lays down as many of `parcels` as the open stripe takes, beside the shard, and says
+    /// where they stand; the others stay in `parcels`. A full stripe is sent off first, so
+    /// there is always at least one. On a refusal all of them stay.
+    pub async fn fill(&mut self, inner: &Inner, parcels: &mut VecDeque<Parcel>) -> Result<Vec<Place>, StoreRefusal> {
+        while !parcels.is_empty() {
+            if self.open.is_none() {
+                self.open_next(inner, Purpose::Intake).await?;
+            }
+            let mut open = self.open.take().expect("just opened");
+            let mut waiting = std::mem::take(parcels);
+            let job = inner.world.work(move || {
+                let (mut places, mut room) = (Vec::with_capacity(waiting.len()), Vec::new());
+                while let Some(place) = waiting.front_mut().and_then(|next| next.lay_into(&mut open, &mut room)) {
+                    places.push(place);
+                    waiting.pop_front();
+                }
+                (open, waiting, places)
+            });
+            let (open, waiting, places) = job.await;
+            (self.open, *parcels) = (Some(open), waiting);
+            if !places.is_empty() {
+                return Ok(places);
+            }
+            self.open_next(inner, Purpose::Intake).await?;
+        }
+        Ok(Vec::new())
     }
 
     /// Puts an object down as it is, descriptor and all.
@@ -176,19 +252,21 @@ impl Stream {
     }
 
     async fn make_room(&mut self, inner: &Inner, purpose: Purpose, bytes: usize) -> Result<(), StoreRefusal> {
-        loop {
-            if self.open.as_mut().is_some_and(|open| open.make_room(bytes)) {
-                return Ok(());
-            }
-            if self.open.is_some() {
-                self.launch(inner);
-                while self.flying.len() > inner.options.stripes_in_flight {
-                    self.land_one(inner).await?;
-                }
-            }
-            let (stripe, generation) = inner.take_stripe(purpose).await?;
-            self.open = Some(OpenStripe::new(&inner.group, stripe, generation));
+        while !self.open.as_mut().is_some_and(|open| open.make_room(bytes)) {
+            self.open_next(inner, purpose).await?;
         }
+        Ok(())
+    }
+
+    /// Sends the stripe that is full off, if there is one, and opens another.
+    async fn open_next(&mut self, inner: &Inner, purpose: Purpose) -> Result<(), StoreRefusal> {
+        self.launch(inner);
+        while self.flying.len() > inner.options.stripes_in_flight {
+            self.land_one(inner).await?;
+        }
+        let (stripe, generation) = inner.take_stripe(purpose).await?;
+        self.open = Some(OpenStripe::new(&inner.group, stripe, generation));
+        Ok(())
     }
 
     /// Sends the open stripe off.

@@ -136,6 +136,8 @@ impl Engine {
             dump_usage: false,
             stuck: BTreeSet::new(),
             last_checkpoint: world.clock.now(),
+            busy_through: 0,
+            busy_at: world.clock.now(),
         };
         let opened = Opened { replayed: recovered.records.len(), blocked: recovered.blocked, legs: recovered.legs };
         let engine = Engine::assemble(group, journal, world, options, (state, mover));

@@ -20,8 +20,11 @@ pub struct Options {
     pub dedup: bool,
     /// Whether blocks are compressed where it pays.
     pub compress: bool,
-    /// Staged blocks from which on the destager works without being asked.
+    /// Staged blocks from which on the destager works although the journal has room. It
+    /// takes about so many at a time.
     pub destage_blocks: usize,
+    /// The destager works when nothing was written for so long.
+    pub quiet_after: Duration,
     /// Stripes on their way to the drives at a time.
     pub stripes_in_flight: usize,
     /// With changes, a checkpoint happens at least this often.
@@ -50,7 +53,8 @@ impl Default for Options {
             fingerprints: 1 << 20,
             dedup: true,
             compress: true,
-            destage_blocks: 2048,
+            destage_blocks: 1 << 20,
+            quiet_after: Duration::from_millis(500),
             stripes_in_flight: 4,
             checkpoint_every: Duration::from_secs(10),
             tick: Duration::from_millis(250),

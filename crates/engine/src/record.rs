@@ -13,11 +13,16 @@ use crate::store::{Change, Table};
 /// Bytes before the payload in the body of a write.
 pub const WRITE_PREFIX_BYTES: usize = 8;
 
-/// Splits the body of a write.
-pub fn decode_write(body: &Buf) -> Result<(WallNanos, Buf), FormatError> {
+/// Splits the content of a write: all of it in `body`, or the payload apart.
+pub fn decode_write(body: &Buf, payload: &Buf) -> Result<(WallNanos, Buf), FormatError> {
     let mut take = Take(body);
     let at = WallNanos(take.u64()?);
-    Ok((at, body.slice(WRITE_PREFIX_BYTES..)))
+    let data = body.slice(WRITE_PREFIX_BYTES..);
+    match (data.is_empty(), payload.is_empty()) {
+        (_, true) => Ok((at, data)),
+        (true, false) => Ok((at, payload.clone())),
+        (false, false) => Err(FormatError("write: payload in two places")),
+    }
 }
 
 /// The body of an operation.

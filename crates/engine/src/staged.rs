@@ -5,8 +5,15 @@
 //! what is stored below. The destager takes blocks oldest first and, once they stand in
 //! a written stripe and the trees name it, [`settle`](Staged::settle)s them.
 //!
-//! `unsettled` counts fragments by journal sequence: everything below the first key has
-//! been settled, which is how far the journal may be trimmed after the next root.
+//! Oldest is by what a block still holds: one that was written over has become young, and
+//! the longer it is left alone the more overwrites it absorbs that no stripe ever sees.
+//!
+//! [`Ledger`] counts fragments by journal sequence: everything below the first that is
+//! left has been settled, which is how far the journal may be trimmed after the next root.
+//!
+//! Cost of staging a large write: one map look-up per [`CHUNK_BLOCKS`] blocks, then per
+//! block one handle, one place in the queue; no allocation once queues have grown, except
+//! for a chunk that had nothing staged.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +23,8 @@ use smallvec::{SmallVec, smallvec};
 use crate::store::BLOCK_BYTES;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
+/// Neighbouring blocks that are found together.
+const CHUNK_BLOCKS: u64 = 32;
 
 /// A block of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +65,8 @@ impl Fragment {
 #[derive(Clone, Debug, Default)]
 pub struct StagedBlock {
     fragments: SmallVec<[Fragment; 1]>,
+    /// Handed out by [`Staged::take_oldest`] and not settled or put back.
+    is_taken: bool,
 }
 
 impl StagedBlock {
@@ -82,80 +93,193 @@ impl StagedBlock {
         }
     }
 
+    /// Sequence of the oldest fragment.
+    fn oldest(&self) -> u64 {
+        self.fragments.first().map_or(0, |fragment| fragment.stamp.sequence)
+    }
+
     /// Stamp of the newest fragment.
     pub fn newest(&self) -> Stamp {
         self.fragments.last().map(|fragment| fragment.stamp).unwrap_or_default()
     }
 }
 
+/// Who is where in line, and what of which record is left.
+#[derive(Default)]
+struct Ledger {
+    /// Blocks with the sequence of the oldest fragment they had when they queued. An entry
+    /// whose block has become younger, was taken or is gone means nothing any more.
+    queue: VecDeque<(BlockId, u64)>,
+    /// Fragments left, by sequence from `first_sequence` on. Does not start with 0.
+    unsettled: VecDeque<u32>,
+    first_sequence: u64,
+    blocks: usize,
+    taken: usize,
+}
+
+impl Ledger {
+    fn count(&mut self, sequence: u64) {
+        if self.unsettled.is_empty() {
+            self.first_sequence = sequence;
+        }
+        while sequence < self.first_sequence {
+            self.unsettled.push_front(0);
+            self.first_sequence -= 1;
+        }
+        let index = (sequence - self.first_sequence) as usize;
+        if index >= self.unsettled.len() {
+            self.unsettled.resize(index + 1, 0);
+        }
+        self.unsettled[index] += 1;
+    }
+
+    fn uncount(&mut self, sequence: u64) {
+        let index = sequence.checked_sub(self.first_sequence).map(|index| index as usize);
+        let Some(left) = index.and_then(|index| self.unsettled.get_mut(index)).filter(|left| **left > 0) else {
+            debug_assert!(false, "a fragment was counted when it was staged");
+            return;
+        };
+        *left -= 1;
+        while self.unsettled.front() == Some(&0) {
+            self.unsettled.pop_front();
+            self.first_sequence += 1;
+        }
+    }
+
+    fn forget(&mut self, block: StagedBlock) {
+        block.fragments.iter().for_each(|fragment| self.uncount(fragment.stamp.sequence));
+        self.blocks -= 1;
+        self.taken -= usize::from(block.is_taken);
+    }
+
+    /// Puts a fragment on top of `block`, which has some.
+    fn cover(&mut self, id: BlockId, block: &mut StagedBlock, fragment: Fragment) {
+        let oldest = block.oldest();
+        let sequence = fragment.stamp.sequence;
+        block.fragments.retain(|old| {
+            let covered = fragment.at <= old.at && old.end() <= fragment.end();
+            if covered {
+                self.uncount(old.stamp.sequence);
+            }
+            !covered
+        });
+        block.fragments.push(fragment);
+        match block.oldest() {
+            now if block.is_taken || now == oldest => {}
+            now if now == sequence => self.queue.push_back((id, now)),
+            // It lost its oldest fragment, but what is left is not new.
+            now => self.queue.push_front((id, now)),
+        }
+    }
+}
+
+/// Staged blocks among [`CHUNK_BLOCKS`] neighbours, in order.
+type Chunk = Vec<(u8, StagedBlock)>;
+
 /// All staged blocks.
 #[derive(Default)]
 pub struct Staged {
-    blocks: BTreeMap<BlockId, StagedBlock>,
-    queue: VecDeque<BlockId>,
-    unsettled: BTreeMap<u64, u32>,
+    chunks: BTreeMap<(FileId, u64), Chunk>,
+    ledger: Ledger,
+}
+
+fn chunk_of(id: BlockId) -> ((FileId, u64), u8) {
+    ((id.file, id.block / CHUNK_BLOCKS), (id.block % CHUNK_BLOCKS) as u8)
+}
+
+fn find(chunk: &Chunk, index: u8) -> Result<usize, usize> {
+    chunk.binary_search_by_key(&index, |(index, _)| *index)
 }
 
 impl Staged {
     /// Stages `data` at `offset_bytes` of `file`.
     pub fn write(&mut self, file: FileId, offset_bytes: u64, data: &Buf, stamp: Stamp) {
+        let end = offset_bytes + data.len() as u64;
+        let mut at = offset_bytes;
+        while at < end {
+            let chunk = at / BLOCK_BYTES / CHUNK_BLOCKS;
+            let chunk_end = end.min((chunk + 1) * CHUNK_BLOCKS * BLOCK_BYTES);
+            let piece = data.slice((at - offset_bytes) as usize..(chunk_end - offset_bytes) as usize);
+            self.write_chunk((file, chunk), at, &piece, stamp);
+            at = chunk_end;
+        }
+    }
+
+    /// Stages what lies within one chunk.
+    fn write_chunk(&mut self, key: (FileId, u64), offset_bytes: u64, data: &Buf, stamp: Stamp) {
+        let ledger = &mut self.ledger;
+        let chunk = self.chunks.entry(key).or_default();
+        let (first, index) = chunk_of(BlockId { file: key.0, block: offset_bytes / BLOCK_BYTES });
+        debug_assert_eq!(first, key);
+        let mut place = find(chunk, index).unwrap_or_else(|place| place);
         let mut done = 0;
         while done < data.len() {
             let offset = offset_bytes + done as u64;
             let at = (offset % BLOCK_BYTES) as usize;
             let take = (data.len() - done).min(BLOCK - at);
             let fragment = Fragment { stamp, at, data: data.slice(done..done + take) };
-            self.push(BlockId { file, block: offset / BLOCK_BYTES }, fragment);
+            let id = BlockId { file: key.0, block: offset / BLOCK_BYTES };
+            let index = chunk_of(id).1;
+            ledger.count(stamp.sequence);
+            match chunk.get_mut(place).filter(|(found, _)| *found == index) {
+                Some((_, block)) => ledger.cover(id, block, fragment),
+                None => {
+                    chunk.insert(place, (index, StagedBlock { fragments: smallvec![fragment], is_taken: false }));
+                    ledger.queue.push_back((id, stamp.sequence));
+                    ledger.blocks += 1;
+                }
+            }
+            place += 1;
             done += take;
-        }
-    }
-
-    fn push(&mut self, id: BlockId, fragment: Fragment) {
-        *self.unsettled.entry(fragment.stamp.sequence).or_default() += 1;
-        match self.blocks.entry(id) {
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(StagedBlock { fragments: smallvec![fragment] });
-                self.queue.push_back(id);
-            }
-            std::collections::btree_map::Entry::Occupied(mut occupied) => {
-                let fragments = &mut occupied.get_mut().fragments;
-                let unsettled = &mut self.unsettled;
-                fragments.retain(|old| {
-                    let covered = fragment.at <= old.at && old.end() <= fragment.end();
-                    if covered {
-                        uncount(unsettled, old.stamp.sequence);
-                    }
-                    !covered
-                });
-                fragments.push(fragment);
-            }
         }
     }
 
     /// The block, if anything of it is staged.
     pub fn get(&self, id: BlockId) -> Option<&StagedBlock> {
-        self.blocks.get(&id)
+        let (key, index) = chunk_of(id);
+        let chunk = self.chunks.get(&key)?;
+        find(chunk, index).ok().map(|place| &chunk[place].1)
+    }
+
+    fn get_mut(&mut self, id: BlockId) -> Option<(&mut StagedBlock, &mut Ledger)> {
+        let (key, index) = chunk_of(id);
+        let chunk = self.chunks.get_mut(&key)?;
+        let place = find(chunk, index).ok()?;
+        Some((&mut chunk[place].1, &mut self.ledger))
     }
 
     /// Forgets everything from block `from` of `file` on: the content is gone.
     pub fn drop_from(&mut self, file: FileId, from: u64) {
-        let end = BlockId { file: file.next(), block: 0 };
-        let gone: Vec<BlockId> = self.blocks.range(BlockId { file, block: from }..end).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(id);
+        let (first, index) = chunk_of(BlockId { file, block: from });
+        let keys: Vec<_> = self.chunks.range(first..(file.next(), 0)).map(|(key, _)| *key).collect();
+        for key in keys {
+            let mut chunk = self.chunks.remove(&key).expect("just found");
+            let keep = if key == first { find(&chunk, index).unwrap_or_else(|place| place) } else { 0 };
+            chunk.drain(keep..).for_each(|(_, block)| self.ledger.forget(block));
+            if !chunk.is_empty() {
+                self.chunks.insert(key, chunk);
+            }
         }
     }
 
     fn remove(&mut self, id: BlockId) {
-        for fragment in self.blocks.remove(&id).map(|block| block.fragments).into_iter().flatten() {
-            uncount(&mut self.unsettled, fragment.stamp.sequence);
+        let (key, index) = chunk_of(id);
+        let Some(chunk) = self.chunks.get_mut(&key) else { return };
+        if let Ok(place) = find(chunk, index) {
+            self.ledger.forget(chunk.remove(place).1);
+        }
+        if chunk.is_empty() {
+            self.chunks.remove(&key);
         }
     }
 
     /// The oldest block not handed out yet. It stays staged until it is settled.
     pub fn take_oldest(&mut self) -> Option<(BlockId, StagedBlock)> {
-        while let Some(id) = self.queue.pop_front() {
-            if let Some(block) = self.blocks.get(&id) {
+        while let Some((id, sequence)) = self.ledger.queue.pop_front() {
+            let Some((block, ledger)) = self.get_mut(id) else { continue };
+            if !block.is_taken && block.oldest() == sequence {
+                block.is_taken = true;
+                ledger.taken += 1;
                 return Some((id, block.clone()));
             }
         }
@@ -166,19 +290,22 @@ impl Staged {
     /// newer ones came meanwhile the block queues again. A block handed out by
     /// [`take_oldest`](Staged::take_oldest) must be settled or [put back](Staged::put_back).
     pub fn settle(&mut self, id: BlockId, newest: u64) {
-        let Some(block) = self.blocks.get_mut(&id) else { return };
-        let unsettled = &mut self.unsettled;
+        let Some((block, ledger)) = self.get_mut(id) else { return };
+        let oldest = block.oldest();
         block.fragments.retain(|fragment| {
             let done = fragment.stamp.sequence <= newest;
             if done {
-                uncount(unsettled, fragment.stamp.sequence);
+                ledger.uncount(fragment.stamp.sequence);
             }
             !done
         });
         if block.fragments.is_empty() {
-            self.blocks.remove(&id);
-        } else {
-            self.queue.push_back(id);
+            return self.remove(id);
+        }
+        let was_taken = std::mem::take(&mut block.is_taken);
+        ledger.taken -= usize::from(was_taken);
+        if was_taken || block.oldest() != oldest {
+            ledger.queue.push_back((id, block.oldest()));
         }
     }
 
@@ -187,40 +314,31 @@ impl Staged {
     /// become concerns nobody; if so, all of it counts, also where newer fragments lie
     /// over parts of it.
     pub fn holds(&self, id: BlockId, newest: u64) -> bool {
-        self.blocks
-            .get(&id)
-            .is_some_and(|block| block.fragments.iter().any(|fragment| fragment.stamp.sequence <= newest))
+        self.get(id).is_some_and(|block| block.fragments.iter().any(|fragment| fragment.stamp.sequence <= newest))
     }
 
     /// A block that was taken could not be written; it is next again.
     pub fn put_back(&mut self, id: BlockId) {
-        self.queue.push_front(id);
+        let Some((block, ledger)) = self.get_mut(id) else { return };
+        if std::mem::take(&mut block.is_taken) {
+            ledger.taken -= 1;
+            ledger.queue.push_front((id, block.oldest()));
+        }
     }
 
     /// The first sequence that has not been settled.
     pub fn first_unsettled(&self) -> Option<u64> {
-        self.unsettled.keys().next().copied()
+        (!self.ledger.unsettled.is_empty()).then_some(self.ledger.first_sequence)
     }
 
     /// Staged blocks.
     pub fn block_count(&self) -> usize {
-        self.blocks.len()
+        self.ledger.blocks
     }
 
     /// Blocks waiting to be taken.
     pub fn queued_count(&self) -> usize {
-        self.queue.len()
-    }
-}
-
-fn uncount(unsettled: &mut BTreeMap<u64, u32>, sequence: u64) {
-    let Some(count) = unsettled.get_mut(&sequence) else {
-        debug_assert!(false, "a fragment was counted when it was staged");
-        return;
-    };
-    *count -= 1;
-    if *count == 0 {
-        unsettled.remove(&sequence);
+        self.ledger.blocks - self.ledger.taken
     }
 }
 
@@ -278,6 +396,71 @@ mod tests {
         staged.settle(taken, block.newest().sequence);
         assert_eq!((staged.first_unsettled(), staged.queued_count()), (Some(2), 1));
         assert!(!staged.get(id(0)).unwrap().covers());
+    }
+
+    #[test]
+    fn a_block_written_over_is_young_again_and_waits_behind_the_others() {
+        let mut staged = Staged::default();
+        (0..3).for_each(|block| staged.write(FILE, block * BLOCK_BYTES, &bytes(1, BLOCK), at(1 + block)));
+        staged.write(FILE, 0, &bytes(2, BLOCK), at(4));
+        assert_eq!((staged.first_unsettled(), staged.queued_count()), (Some(2), 3));
+        let order: Vec<_> = std::iter::from_fn(|| staged.take_oldest()).map(|(id, _)| id.block).collect();
+        assert_eq!((order.as_slice(), staged.queued_count()), (&[1, 2, 0][..], 0));
+        staged.put_back(id(2));
+        staged.settle(id(1), 2);
+        staged.settle(id(0), 4);
+        assert_eq!((staged.first_unsettled(), staged.block_count(), staged.queued_count()), (Some(3), 1, 1));
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(id(2)));
+    }
+
+    #[test]
+    fn a_block_dropped_and_staged_anew_while_it_was_taken_never_falls_out_of_line() {
+        let mut staged = Staged::default();
+        staged.write(FILE, 0, &bytes(1, 8), at(1));
+        staged.take_oldest().unwrap();
+        staged.drop_from(FILE, 0);
+        staged.write(FILE, 0, &bytes(2, 8), at(2));
+        staged.take_oldest().unwrap();
+        staged.settle(id(0), 1);
+        staged.write(FILE, 8, &bytes(3, 8), at(3));
+        let (_, again) = staged.take_oldest().unwrap();
+        assert_eq!(again.newest().sequence, 3, "the first settling made it free to be taken again");
+        staged.settle(id(0), 2);
+        staged.write(FILE, 16, &bytes(4, 8), at(4));
+        staged.settle(id(0), 3);
+        assert_eq!((staged.queued_count(), staged.first_unsettled()), (1, Some(4)));
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(id(0)));
+    }
+
+    #[test]
+    fn one_that_lost_only_its_oldest_fragment_comes_next() {
+        let mut staged = Staged::default();
+        staged.write(FILE, 0, &bytes(1, 8), at(1));
+        staged.write(FILE, 100, &bytes(1, 8), at(2));
+        staged.write(FILE, BLOCK_BYTES, &bytes(1, 8), at(3));
+        staged.write(FILE, 0, &bytes(1, 8), at(4));
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(id(0)), "it still holds what 2 wrote");
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(id(1)));
+        assert!(staged.take_oldest().is_none());
+    }
+
+    #[test]
+    fn a_long_write_crosses_chunks_and_a_drop_cuts_them() {
+        let mut staged = Staged::default();
+        let (first, count) = (CHUNK_BLOCKS - 3, CHUNK_BLOCKS + 10);
+        staged.write(FILE, first * BLOCK_BYTES, &bytes(1, (count * BLOCK_BYTES) as usize), at(1));
+        staged.write(FileId(6), 0, &bytes(1, BLOCK), at(2));
+        assert_eq!(staged.block_count() as u64, count + 1);
+        assert!((first..first + count).all(|block| staged.get(id(block)).unwrap().whole().is_some()));
+        assert!(staged.get(id(first - 1)).is_none() && staged.get(id(first + count)).is_none());
+        let (taken, _) = staged.take_oldest().unwrap();
+        assert_eq!(taken, id(first));
+        staged.drop_from(FILE, first + 1);
+        assert_eq!((staged.block_count(), staged.queued_count()), (2, 1));
+        staged.drop_from(FILE, 0);
+        assert_eq!((staged.block_count(), staged.queued_count(), staged.first_unsettled()), (1, 1, Some(2)));
+        staged.settle(taken, 1);
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(BlockId { file: FileId(6), block: 0 }));
     }
 
     #[test]

@@ -187,6 +187,18 @@ pub trait Store: 'static {
         at: WallNanos,
     ) -> Result<Wrote, StoreRefusal>;
 
+    /// As [`write`](Store::write) of one buffer, which the store may hold on to instead of
+    /// copying it.
+    async fn write_buf(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        data: &Buf,
+        at: WallNanos,
+    ) -> Result<Wrote, StoreRefusal> {
+        self.write(file, offset_bytes, &[data], at).await
+    }
+
     /// Makes all `changes` durable and visible, or none. It returns when they are stable.
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal>;
 

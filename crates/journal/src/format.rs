@@ -9,7 +9,7 @@
 //!
 //! Only this module turns a header into bytes or back.
 
-use base::check::{MEDIA_CHECK_CRC64_NVME, media_check_parts};
+use base::check::{MEDIA_CHECK_CRC64_NVME, MediaChecker, media_check_parts};
 use base::{Epoch, FileId, GroupId, Incarnation, Osn, media_check};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -103,8 +103,11 @@ pub struct RecordHeader {
 
 impl RecordHeader {
     /// The header of a record as far as it is known when it is appended.
-    pub fn new(sequence: Sequence, tag: &Tag, body: &[&[u8]]) -> RecordHeader {
-        let body_bytes: usize = body.iter().map(|part| part.len()).sum();
+    pub fn new(sequence: Sequence, tag: &Tag, body: &[&[u8]], payload: &[u8]) -> RecordHeader {
+        let body_bytes = body.iter().map(|part| part.len()).sum::<usize>() + payload.len();
+        let mut check = MediaChecker::new(tag.osn.0);
+        body.iter().for_each(|part| check.update(part));
+        check.update(payload);
         RecordHeader {
             magic: RECORD_MAGIC,
             format_version: U16::new(FORMAT_VERSION),
@@ -125,7 +128,7 @@ impl RecordHeader {
             body_check_kind: MEDIA_CHECK_CRC64_NVME,
             header_check_kind: MEDIA_CHECK_CRC64_NVME,
             reserved: U16::ZERO,
-            body_check: U64::new(media_check_parts(tag.osn.0, body).0),
+            body_check: U64::new(check.finish().0),
             batch_blocks: U16::ZERO,
             batch_line: U16::ZERO,
             batch_records: U16::ZERO,

@@ -9,7 +9,8 @@
 //! | operation | copies of the body | allocations | system calls | thread hops |
 //! |---|---|---|---|---|
 //! | `try_append` | 1, into the batch | 0 (an arena of 2 MiB now and then, reused) | 0 | 0 |
-//! | batch | 0 | 3 + 2 per leg (boxed write futures, shared batch) | 1 write per leg, 2 at the ring's end | 0 |
+//! | `append_with`, large payload, legs in memory | 0 | 0 | 0 | 0 |
+//! | batch | 0 | 3 + 3 per leg (boxed write futures, lists of pieces) | 1 write per leg, 2 at the ring's end | 0 |
 //! | becoming stable, per record | 0 | 0 with a callback; amortised queue growth without | 0 | 0 |
 //! | `stable` | - | 0; a waker in a reused list when it has to wait | 0 | 0 |
 //! | `trim` | - | 0 | 0 | 0 |
@@ -22,8 +23,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use base::Incarnation;
 use base::port::{LegKind, World};
+use base::{Buf, Incarnation};
 
 use crate::format::{BATCH_BYTES_LIMIT, BLOCK_BYTES, RECORD_HEADER_BYTES, TrimPoint};
 use crate::record::{NewRecord, Record, Sequence};
@@ -41,6 +42,8 @@ pub struct Config {
     pub early_bytes: usize,
     /// Bytes accepted and not yet stable; beyond it the appender waits.
     pub pending_bytes_max: usize,
+    /// A payload from this size on is written from where it lies, if all legs can.
+    pub gather_bytes: usize,
     /// Appenders that may wait for room; more are refused.
     pub waiters_max: usize,
     /// After this much quiet a seal proves what was acknowledged last.
@@ -60,6 +63,7 @@ impl Default for Config {
             in_flight_max: 3,
             early_bytes: 128 << 10,
             pending_bytes_max: 8 << 20,
+            gather_bytes: 32 << 10,
             waiters_max: 4096,
             seal_after: Duration::from_millis(5),
             leg_limit: LEG_LIMIT,
@@ -171,6 +175,21 @@ pub struct JournalStatus {
     pub waiting: usize,
 }
 
+/// How full the journal is: what [`Journal::status`] says, without its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Bytes of the ring in use (the anchor included).
+    pub used_bytes: u64,
+    /// Bytes of the ring.
+    pub capacity_bytes: u64,
+    /// Appenders waiting for room.
+    pub waiting: usize,
+    /// Highest stable sequence.
+    pub stable_through: Sequence,
+    /// Highest trimmed sequence.
+    pub trimmed_through: Sequence,
+}
+
 /// Ends the background task when the last [`Journal`] goes.
 struct Owner(Rc<Shared>);
 
@@ -235,17 +254,28 @@ impl Journal {
     /// Accepts a record now or says why not. Its body is copied once. It is not stable
     /// yet: acknowledge only with what [`stable`](Journal::stable) returns.
     pub fn try_append(&self, record: NewRecord<'_>) -> Result<Appended, Refusal> {
+        self.try_append_with(record, &Buf::new())
+    }
+
+    fn try_append_with(&self, record: NewRecord<'_>, payload: &Buf) -> Result<Appended, Refusal> {
         let mut state = self.shared().state.borrow_mut();
         if !state.wakers.room.is_empty() {
             return Err(if state.latched { Refusal::Latched } else { Refusal::Full });
         }
-        state.accept(self.shared(), record)
+        state.accept(self.shared(), record, payload)
     }
 
     /// Accepts a record, waiting for room in the order of arrival. The wait ends when
     /// the engine trims, so whoever waits here must not be who trims.
     pub async fn append(&self, record: NewRecord<'_>) -> Result<Appended, Refusal> {
-        match self.try_append(record) {
+        self.append_with(record, &Buf::new()).await
+    }
+
+    /// As [`append`](Journal::append), with `payload` behind the body. If it is large and all
+    /// legs can write it from where it lies it is not copied but held until the record is
+    /// destaged, and comes back as [`Record::payload`].
+    pub async fn append_with(&self, record: NewRecord<'_>, payload: &Buf) -> Result<Appended, Refusal> {
+        match self.try_append_with(record, payload) {
             Err(Refusal::Full) => {}
             done => return done,
         }
@@ -256,7 +286,7 @@ impl Journal {
                 turn.leave_waker(&mut state, context.waker());
                 return Poll::Pending;
             }
-            let answer = state.accept(self.shared(), record);
+            let answer = state.accept(self.shared(), record, payload);
             if answer == Err(Refusal::Full) {
                 turn.leave_waker(&mut state, context.waker());
                 return Poll::Pending;
@@ -371,6 +401,18 @@ impl Journal {
             Poll::Pending
         })
         .await;
+    }
+
+    /// How full it is. Allocates nothing.
+    pub fn fill(&self) -> Fill {
+        let state = self.shared().state.borrow();
+        Fill {
+            used_bytes: state.ring.fill_bytes(),
+            capacity_bytes: state.ring.ring_bytes(),
+            waiting: state.wakers.room.len(),
+            stable_through: state.ring.stable_through(),
+            trimmed_through: state.ring.trimmed_through(),
+        }
     }
 
     /// The journal at a glance.

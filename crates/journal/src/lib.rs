@@ -35,6 +35,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod arena;
+mod batch;
 pub mod format;
 pub mod journal;
 pub mod open;
@@ -48,7 +49,7 @@ mod timed;
 
 pub use base::port::LegKind;
 pub use format::TrimPoint;
-pub use journal::{Appended, Config, Journal, JournalStatus, Latched, LegState, LegStatus, Refusal, Stable};
+pub use journal::{Appended, Config, Fill, Journal, JournalStatus, Latched, LegState, LegStatus, Refusal, Stable};
 pub use open::{JournalRoot, LegVerdict, OpenRefused, Recovered};
 pub use record::{Kind, NewRecord, Record, Scope, Sequence, Tag};
 pub use recover::{Blocked, Gap};

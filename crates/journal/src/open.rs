@@ -145,7 +145,7 @@ impl Journal {
         let anchor = anchor_batch(ring, trim);
         for (leg, &incarnation) in legs.iter().zip(incarnations) {
             write_zeros(leg.as_ref(), RING_START_BYTES + ring_bytes).await?;
-            write_ring(leg.clone(), ring_bytes, 0, anchor.clone()).await?;
+            write_ring(leg.clone(), ring_bytes, 0, vec![anchor.clone()]).await?;
             write_label(leg.as_ref(), &LegLabel { pool, incarnation, ring, ring_bytes, first_sequence }).await?;
         }
         Ok(JournalRoot { pool, trim, incarnations: incarnations.to_vec() })
@@ -210,7 +210,7 @@ impl Journal {
 /// The first batch of a ring: one seal.
 fn anchor_batch(ring: RingId, trim: TrimPoint) -> Buf {
     let tag = Tag { kind: Kind::SEAL, stream: 0, epoch: base::Epoch(0), osn: base::Osn(0), scope: Scope::default() };
-    let mut header = RecordHeader::new(trim.anchor_first, &tag, &[]);
+    let mut header = RecordHeader::new(trim.anchor_first, &tag, &[], &[]);
     header.previous.set(trim.anchor_previous);
     header.stable_through.set(trim.anchor_first.0);
     header.batch_blocks.set(1);
@@ -328,7 +328,7 @@ async fn mend(
         let leg = &legs[place];
         let mut verdict = LegVerdict::Member { mended_batches: 0 };
         for mend in mends.iter().filter(|mend| mend.legs & 1 << member != 0) {
-            let write = write_ring(leg.clone(), label.ring_bytes, mend.mark.position_bytes, mend.bytes.clone());
+            let write = write_ring(leg.clone(), label.ring_bytes, mend.mark.position_bytes, vec![mend.bytes.clone()]);
             match (write.await, &mut verdict) {
                 (Ok(()), LegVerdict::Member { mended_batches }) => *mended_batches += 1,
                 (Ok(()), _) => {}

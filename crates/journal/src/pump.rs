@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use base::port::{Leg, LocalFuture, MediaFault};
 use base::{Buf, Nanos};
 
+use crate::batch::split;
 use crate::format::RING_START_BYTES;
 use crate::state::Shared;
 
@@ -25,14 +26,17 @@ struct LegWrite {
 struct Pump {
     shared: Rc<Shared>,
     writes: Vec<LegWrite>,
-    quiet: Option<LocalFuture<'static, ()>>,
+    /// When a seal is due if nothing is written until then.
+    seal_at: Option<Nanos>,
+    /// Ends then, or at a time before: it is not set anew for each write.
+    timer: Option<LocalFuture<'static, ()>>,
     /// Armed while writes are on their way.
     patience: Option<LocalFuture<'static, ()>>,
 }
 
 /// Runs until the last handle of the journal is dropped.
 pub(crate) async fn run(shared: Rc<Shared>) {
-    let mut pump = Pump { shared, writes: Vec::new(), quiet: None, patience: None };
+    let mut pump = Pump { shared, writes: Vec::new(), seal_at: None, timer: None, patience: None };
     poll_fn(|context| pump.poll(context)).await;
 }
 
@@ -104,41 +108,52 @@ impl Pump {
                 let write = write_ring(slot.leg.clone(), ring_bytes, mark.position_bytes, bytes.clone());
                 self.writes.push(LegWrite { leg, batch, started, future: Box::pin(write) });
             }
-            self.quiet = None;
+            self.seal_at = None;
             moved = true;
         }
     }
 
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> bool {
         if !self.shared.state.borrow().wants_seal() {
-            self.quiet = None;
+            self.seal_at = None;
             return false;
         }
-        let quiet = self.quiet.get_or_insert_with(|| {
-            let clock = &self.shared.world.clock;
-            clock.sleep_until(clock.now() + self.shared.config.seal_after)
-        });
-        if quiet.as_mut().poll(context).is_pending() {
+        let clock = &self.shared.world.clock;
+        let at = *self.seal_at.get_or_insert_with(|| clock.now() + self.shared.config.seal_after);
+        let timer = self.timer.get_or_insert_with(|| clock.sleep_until(at));
+        if timer.as_mut().poll(context).is_pending() {
             return false;
         }
-        self.quiet = None;
+        self.timer = None;
+        if clock.now() < at {
+            return true;
+        }
+        self.seal_at = None;
         self.shared.state.borrow_mut().put_seal(&self.shared);
         true
     }
 }
 
-/// Writes `bytes` at `position_bytes` of the ring, in two pieces if it goes around.
+/// Writes the concatenation of `pieces` at `position_bytes` of the ring, in two pieces if it goes around.
 pub(crate) async fn write_ring(
     leg: Rc<dyn Leg>,
     ring_bytes: u64,
     position_bytes: u64,
-    bytes: Buf,
+    pieces: Vec<Buf>,
 ) -> Result<(), MediaFault> {
     let offset = position_bytes % ring_bytes;
     let before_end = usize::try_from(ring_bytes - offset).unwrap_or(usize::MAX);
-    if bytes.len() <= before_end {
-        return leg.write(RING_START_BYTES + offset, bytes).await;
+    let (first, rest) = split(pieces, before_end);
+    write_pieces(&leg, RING_START_BYTES + offset, first).await?;
+    if rest.is_empty() {
+        return Ok(());
     }
-    leg.write(RING_START_BYTES + offset, bytes.slice(..before_end)).await?;
-    leg.write(RING_START_BYTES, bytes.slice(before_end..)).await
+    write_pieces(&leg, RING_START_BYTES, rest).await
+}
+
+async fn write_pieces(leg: &Rc<dyn Leg>, offset_bytes: u64, mut pieces: Vec<Buf>) -> Result<(), MediaFault> {
+    if pieces.len() == 1 && !leg.gathers() {
+        return leg.write(offset_bytes, pieces.swap_remove(0)).await;
+    }
+    leg.write_gathered(offset_bytes, pieces).await
 }

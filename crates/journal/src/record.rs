@@ -110,4 +110,7 @@ pub struct Record {
     /// Its content: a slice of the journal's memory image. While it is held, so is the
     /// arena it lies in (about 2 MiB), or after recovery the whole image read.
     pub body: Buf,
+    /// The end of its content, if that was appended as a payload and was not copied; empty
+    /// otherwise, and after recovery.
+    pub payload: Buf,
 }

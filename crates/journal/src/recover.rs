@@ -472,7 +472,7 @@ impl Walk<'_> {
             return;
         }
         match taken.body {
-            Some(body) => self.found.records.push(Record { sequence, tag, body }),
+            Some(body) => self.found.records.push(Record { sequence, tag, body, payload: Buf::new() }),
             None => self.found.blocked.push(Blocked { sequence, tag }),
         }
     }

@@ -183,7 +183,7 @@ async fn verify_batch(shared: &Shared, mark: BatchMark, verified: &mut Verified)
         return;
     };
     for leg in bad {
-        let write = write_ring(leg, shared.label.ring_bytes, mark.position_bytes, bytes.clone());
+        let write = write_ring(leg, shared.label.ring_bytes, mark.position_bytes, vec![bytes.clone()]);
         verified.mended += u64::from(write.await.is_ok());
     }
 }
@@ -202,7 +202,7 @@ async fn copy_from(shared: &Shared, mut next: u64, leg: &Rc<dyn Leg>) -> Result<
             }
         }
         let bytes = good.ok_or(AddLegRefused::Damaged)?;
-        write_ring(leg.clone(), shared.label.ring_bytes, mark.position_bytes, bytes).await?;
+        write_ring(leg.clone(), shared.label.ring_bytes, mark.position_bytes, vec![bytes]).await?;
         next = number + 1;
     }
 }

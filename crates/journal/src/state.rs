@@ -8,11 +8,11 @@ use std::task::Waker;
 
 use base::port::{Leg, World};
 use base::{Buf, Incarnation};
-use bytes::BytesMut;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::arena::Arenas;
-use crate::format::{BLOCK_BYTES, LINE_BYTES, LegLabel, RECORD_HEADER_BYTES, RecordHeader, RingId, record_bytes};
+use crate::batch::{Batch, Records};
+use crate::format::{BLOCK_BYTES, LINE_BYTES, LegLabel, RecordHeader, RingId, record_bytes};
 use crate::journal::{Appended, Config, Refusal};
 use crate::record::{Kind, NewRecord, Record, Sequence};
 use crate::ring::{BatchMark, Ring};
@@ -50,10 +50,13 @@ pub(crate) struct Wakers {
 pub(crate) struct State {
     pub(crate) ring: Ring,
     pub(crate) arenas: Arenas,
+    /// The batch being filled, as far as it was cut off the arena: up to the last payload
+    /// that was not copied.
+    pub(crate) open: Batch,
     /// Sealed, not yet on their way.
-    pub(crate) sealed: VecDeque<BytesMut>,
+    pub(crate) sealed: VecDeque<Batch>,
     /// On their way or durable, not yet stable; the first has number `flying_from`.
-    pub(crate) flying: VecDeque<Buf>,
+    pub(crate) flying: VecDeque<Vec<Buf>>,
     pub(crate) pending_bytes: usize,
     pub(crate) legs: Vec<LegSlot>,
     pub(crate) root: Vec<Incarnation>,
@@ -134,8 +137,9 @@ impl State {
         let arena_bytes = config.batch_bytes_max.max(1 << 20) * 2;
         State {
             claimable: start.proven,
+            arenas: Arenas::new(arena_bytes, start.ring.ring_bytes()),
             ring: start.ring,
-            arenas: Arenas::new(arena_bytes),
+            open: Batch::default(),
             sealed: VecDeque::new(),
             flying: VecDeque::new(),
             pending_bytes: 0,
@@ -177,8 +181,14 @@ impl State {
         }
     }
 
-    pub(crate) fn accept(&mut self, shared: &Shared, record: NewRecord<'_>) -> Result<Appended, Refusal> {
-        let body_bytes: usize = record.body.iter().map(|part| part.len()).sum();
+    /// Accepts a record whose content is that of `record` and behind it `payload`.
+    pub(crate) fn accept(
+        &mut self,
+        shared: &Shared,
+        record: NewRecord<'_>,
+        payload: &Buf,
+    ) -> Result<Appended, Refusal> {
+        let body_bytes = record.body.iter().map(|part| part.len()).sum::<usize>() + payload.len();
         let record_bytes = record_bytes(body_bytes);
         if self.latched {
             return Err(Refusal::Latched);
@@ -193,7 +203,7 @@ impl State {
         if !self.ring.has_room(record_bytes) {
             return Err(Refusal::Full);
         }
-        let sequence = self.put(shared, record, record_bytes);
+        let sequence = self.put(shared, record, payload, record_bytes);
         self.last_payload = sequence;
         if shared.world.chance.maybe("journal: tiny batch") {
             self.seal();
@@ -202,26 +212,37 @@ impl State {
         Ok(Appended { sequence })
     }
 
-    /// Copies the record to the end of the open batch, a new one if it does not fit.
-    fn put(&mut self, shared: &Shared, record: NewRecord<'_>, record_bytes: u64) -> Sequence {
+    /// Copies the record to the end of the open batch, a new one if it does not fit. A large
+    /// payload stays where it is if all legs can write it from there.
+    fn put(&mut self, shared: &Shared, record: NewRecord<'_>, payload: &Buf, record_bytes: u64) -> Sequence {
+        let gathers = payload.len() >= shared.config.gather_bytes
+            && self.legs.iter().all(|slot| !slot.active || slot.leg.gathers());
+        let built_bytes = record_bytes as usize - if gathers { payload.len() } else { 0 };
         let grown = self.ring.open_bytes() + record_bytes;
-        let fits = grown <= shared.config.batch_bytes_max as u64 && self.arenas.has_room(record_bytes as usize);
+        let fits = grown <= shared.config.batch_bytes_max as u64 && self.arenas.has_room(built_bytes);
         if !fits {
             if self.ring.open_bytes() > 0 {
                 self.seal();
             }
-            if !self.arenas.has_room(record_bytes as usize) {
+            if !self.arenas.has_room(built_bytes) {
                 self.arenas.renew();
             }
         }
         let placed = self.ring.accept(record_bytes);
-        let header = RecordHeader::new(placed.sequence, &record.tag, record.body);
+        debug_assert_eq!((self.open.len() + self.arenas.batch().len()) as u64, placed.batch_offset_bytes);
+        let header = RecordHeader::new(placed.sequence, &record.tag, record.body, payload);
         let batch = self.arenas.batch();
-        debug_assert_eq!(batch.len() as u64, placed.batch_offset_bytes);
-        let end = batch.len() + record_bytes as usize;
         batch.extend_from_slice(header.as_bytes());
         record.body.iter().for_each(|part| batch.extend_from_slice(part));
-        batch.resize(end, 0);
+        if gathers {
+            self.open.build(self.arenas.cut_piece());
+            self.open.share(payload.clone());
+        } else {
+            batch.extend_from_slice(payload);
+        }
+        let end = placed.batch_offset_bytes + record_bytes;
+        let pad = end as usize - self.open.len();
+        self.arenas.batch().resize(pad, 0);
         self.pending_bytes += record_bytes as usize;
         self.records += 1;
         placed.sequence
@@ -229,12 +250,13 @@ impl State {
 
     fn seal(&mut self) {
         self.ring.seal();
-        let batch = self.arenas.cut();
+        let mut batch = std::mem::take(&mut self.open);
+        batch.build(self.arenas.cut(batch.len()));
         self.sealed.push_back(batch);
     }
 
     /// The next batch to write, if the policy lets one go now.
-    pub(crate) fn take_batch(&mut self, shared: &Shared) -> Option<(u64, BatchMark, Buf)> {
+    pub(crate) fn take_batch(&mut self, shared: &Shared) -> Option<(u64, BatchMark, Vec<Buf>)> {
         if self.latched || self.pauses > 0 {
             return None;
         }
@@ -264,13 +286,11 @@ impl State {
     }
 
     /// Completes the headers of a batch: place, chain, claim.
-    fn close(&mut self, batch: &mut [u8], mark: BatchMark, ring_id: RingId) {
+    fn close(&mut self, batch: &mut Batch, mark: BatchMark, ring_id: RingId) {
         let records = u16::try_from(mark.last.0 - mark.first.0 + 1).expect("a batch has fewer records than lines");
         let blocks = u16::try_from(mark.length_bytes / BLOCK_BYTES).expect("a batch is bounded");
         self.claimed = self.claimable;
-        let mut at = 0;
-        for index in 0..records {
-            let (header, _) = RecordHeader::mut_from_prefix(&mut batch[at..]).expect("records were put here");
+        batch.each_header(records, |index, at, header| {
             header.position_bytes.set(mark.position_bytes + at as u64);
             header.previous.set(self.digest);
             header.opening.set(self.opening);
@@ -281,8 +301,7 @@ impl State {
             header.batch_index.set(index);
             header.close(ring_id);
             self.digest = header.header_check.get();
-            at += header.record_bytes() as usize;
-        }
+        });
     }
 
     /// Whether a seal is due once it has been quiet for a while.
@@ -304,7 +323,7 @@ impl State {
             osn: base::Osn(0),
             scope: crate::record::Scope::default(),
         };
-        let sequence = self.put(shared, NewRecord { tag, body: &[] }, record_bytes(0));
+        let sequence = self.put(shared, NewRecord { tag, body: &[] }, &Buf::new(), record_bytes(0));
         wake(&mut self.wakers.pump);
         sequence
     }
@@ -342,7 +361,7 @@ impl Shared {
     pub(crate) fn deliver(&self, count: u64) {
         for _ in 0..count {
             let batch = self.state.borrow_mut().flying.pop_front().expect("stable batches were flying");
-            self.deliver_batch(&batch);
+            self.deliver_batch(batch);
         }
         let mut state = self.state.borrow_mut();
         if state.ring.root_agrees() {
@@ -369,18 +388,13 @@ impl Shared {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn deliver_batch(&self, batch: &Buf) {
+    fn deliver_batch(&self, batch: Vec<Buf>) {
         let mut apply = self.on_stable.take();
-        let mut at = 0;
-        while let Some(header) = RecordHeader::decode(&batch[at..], self.label.ring) {
-            let body_at = at + RECORD_HEADER_BYTES;
-            at += header.record_bytes() as usize;
-            self.state.borrow_mut().pending_bytes -= header.record_bytes() as usize;
-            if Kind(header.kind.get()) == Kind::SEAL {
+        for (record, record_bytes) in Records::of(batch, self.label.ring) {
+            self.state.borrow_mut().pending_bytes -= record_bytes;
+            if record.tag.kind == Kind::SEAL {
                 continue;
             }
-            let body = batch.slice(body_at..body_at + header.body_bytes.get() as usize);
-            let record = Record { sequence: header.sequence(), tag: header.tag(), body };
             match &mut apply {
                 Some(apply) => apply(record),
                 None => self.state.borrow_mut().taken.push_back(record),

@@ -54,4 +54,15 @@ impl Leg for TimedLeg {
             done.unwrap_or(Err(MediaFault::Timeout))
         })
     }
+
+    fn gathers(&self) -> bool {
+        self.leg.gathers()
+    }
+
+    fn write_gathered(&self, offset_bytes: u64, pieces: Vec<Buf>) -> LocalFuture<'_, Result<(), MediaFault>> {
+        Box::pin(async move {
+            let done = self.within(self.leg.write_gathered(offset_bytes, pieces)).await;
+            done.unwrap_or(Err(MediaFault::Timeout))
+        })
+    }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::port::{Leg, MediaFault};
-use base::{Epoch, FileId, GroupId, Incarnation, Osn};
+use base::{Buf, Epoch, FileId, GroupId, Incarnation, Osn};
 use double::{Dice, Machine, MemoryLeg};
 use journal::{
     AddLegRefused, Config, Journal, JournalRoot, Kind, LegVerdict, NewRecord, Record, Recovered, Scope, Sequence,
@@ -57,7 +57,7 @@ impl Model {
         let (osn, life) = (record.tag.osn.0, record.tag.epoch.0);
         assert!(self.issued[&osn].contains(&life), "replayed what was never issued: {osn} of life {life}");
         assert_eq!(record.tag, tag_of(osn, life));
-        assert_eq!(record.body, body_of(osn, life), "wrong bytes in {osn}");
+        assert_eq!([&record.body[..], &record.payload].concat(), body_of(osn, life), "wrong bytes in {osn}");
         if let Some(&settled) = self.settled.get(&osn) {
             assert_eq!(settled, life, "{osn} was settled as of another life");
         }
@@ -146,8 +146,13 @@ impl Store {
         self.model.borrow_mut().issued.entry(osn).or_default().insert(life);
         let body = body_of(osn, life);
         let (left, right) = body.split_at(body.len() / 3);
-        let record = NewRecord { tag: tag_of(osn, life), body: &[left, right] };
-        let sequence = self.journal.append(record).await.unwrap().sequence;
+        let tag = tag_of(osn, life);
+        let appended = if self.machine.dice.below(2) == 0 {
+            self.journal.append(NewRecord { tag, body: &[left, right] }).await
+        } else {
+            self.journal.append_with(NewRecord { tag, body: &[left] }, &Buf::copy_from_slice(right)).await
+        };
+        let sequence = appended.unwrap().sequence;
         let proof = self.journal.stable(sequence).await.unwrap();
         self.acknowledge(proof, sequence, osn, life);
     }
@@ -160,6 +165,7 @@ fn any_config(machine: &Machine) -> Config {
         in_flight_max: 1 + machine.dice.below(4),
         early_bytes: 4096,
         pending_bytes_max: 1 << (12 + machine.dice.below(5)),
+        gather_bytes: 1 << machine.dice.below(14),
         waiters_max: 100,
         seal_after: Duration::from_nanos(1 + machine.dice.below(100_000)),
         ..Config::default()
@@ -286,6 +292,8 @@ fn one_story(seed: u64, counts: &mut Counts) {
     let leg_count = 1 + dice.below(2) as usize;
     let capacity = (2 + 16 + dice.below(40) as usize) * 4096;
     let legs: Vec<Rc<MemoryLeg>> = (0..leg_count).map(|_| MemoryLeg::new(capacity)).collect();
+    // Now and then of one of two only: payloads are copied for both then.
+    legs.iter().for_each(|leg| leg.gathers.set(dice.below(4) > 0));
     let incarnations: Vec<Incarnation> = (0..leg_count).map(|leg| Incarnation([leg as u8 + 1; 16])).collect();
     let model = Rc::new(RefCell::new(Model::default()));
     let machine = Machine::boot(dice.next(), false);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::port::{Leg, MediaFault};
-use base::{Epoch, FileId, GroupId, Incarnation, Osn};
+use base::{Buf, Epoch, FileId, GroupId, Incarnation, Osn};
 use double::{Machine, MemoryLeg};
 use journal::open::FormatRefused;
 use journal::{
@@ -120,6 +120,47 @@ fn records_arrive_in_order_before_anyone_is_told() {
         assert_eq!(applied.iter().map(|record| record.sequence).collect::<Vec<_>>(), sequences, "no seals, once");
         assert!(applied.iter().all(|record| record.body.len() == 100 && record.body[0] == record.tag.osn.0 as u8));
     });
+}
+
+#[test]
+fn a_large_payload_is_written_from_where_it_lies_and_read_back_whole() {
+    let rig = Rig::new(2, 256);
+    rig.legs.iter().for_each(|leg| leg.gathers.set(true));
+    let content = |osn: u64| vec![osn as u8; 30_000 + osn as usize * 1_777];
+    rig.run(move |journal, _| async move {
+        let stable = Rc::new(RefCell::new(Vec::new()));
+        let seen = stable.clone();
+        journal.set_on_stable(move |record| seen.borrow_mut().push(record));
+        let mut last = Sequence(0);
+        let mut lies_at = Vec::new();
+        for osn in 1..=9 {
+            put(&journal, 100 + osn, 50 * osn as usize).unwrap();
+            let payload = Buf::from(content(osn));
+            lies_at.push((payload.len(), payload.as_ptr()));
+            last = journal.append_with(NewRecord { tag: tag(osn), body: &[b"time"] }, &payload).await.unwrap().sequence;
+            put(&journal, 200 + osn, 64).unwrap();
+        }
+        journal.stable(last).await.unwrap();
+        let stable = stable.borrow();
+        let gathered: Vec<_> = stable.iter().filter(|record| !record.payload.is_empty()).collect();
+        let (long, short): (Vec<&(usize, *const u8)>, Vec<_>) = lies_at.iter().partition(|(len, _)| *len >= 32 << 10);
+        assert_eq!((gathered.len(), long.len(), short.len()), (8, 8, 1), "a short one is copied");
+        for (record, place) in gathered.into_iter().zip(long) {
+            assert_eq!(
+                (record.payload.len(), record.payload.as_ptr(), &record.body[..]),
+                (place.0, place.1, &b"time"[..])
+            );
+        }
+    });
+    // Read back it is one body, whichever way it was written.
+    let (legs, root, world) = (rig.plugged(), rig.root.clone(), rig.machine.world());
+    let open = async move { Journal::open(legs, &root, world, Config::default()).await.unwrap().1 };
+    let recovered = rig.machine.run(1_000_000, open).unwrap();
+    let found: Vec<_> = recovered.records.iter().filter(|record| record.tag.osn.0 < 100).collect();
+    assert_eq!(found.len(), 9);
+    for record in found {
+        assert_eq!(record.body[..], [&b"time"[..], &content(record.tag.osn.0)].concat());
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn any_tag() -> impl Strategy<Value = Tag> {
 }
 
 fn closed(sequence: u64, tag: &Tag, body: &[u8]) -> RecordHeader {
-    let mut header = RecordHeader::new(Sequence(sequence), tag, &[body]);
+    let mut header = RecordHeader::new(Sequence(sequence), tag, &[body], &[]);
     header.batch_blocks.set((header.record_bytes().div_ceil(BLOCK_BYTES)) as u16);
     header.batch_records.set(1);
     header.close(RING);
@@ -135,7 +135,8 @@ fn any_valid_header_never_panics() {
         let mut at = 0;
         while at + RECORD_HEADER_BYTES <= bytes.len() {
             let tag = Tag { kind: Kind::WRITE, stream: 0, epoch: Epoch(0), osn: Osn(0), scope: Scope::default() };
-            let mut header = RecordHeader::new(Sequence(dice.below(4)), &tag, &[&[0; 100][..dice.below(100) as usize]]);
+            let mut header =
+                RecordHeader::new(Sequence(dice.below(4)), &tag, &[&[0; 100][..dice.below(100) as usize]], &[]);
             let some = |limit: u64| if dice.one_in(3) { dice.next() } else { dice.below(limit) };
             header.position_bytes.set(if dice.one_in(4) { some(8).wrapping_mul(4096) } else { at as u64 });
             header.previous.set(some(2));

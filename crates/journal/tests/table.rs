@@ -146,7 +146,7 @@ fn tell(batches: &[&[Kind]], claims: bool) -> Story {
             let body = body_of(sequence);
             let scope = Scope { file: FileId(9), offset_bytes: sequence * 8192, length_bytes: 8192 };
             let tag = Tag { kind, stream: 0, epoch: Epoch(1), osn: Osn(sequence * 10), scope };
-            let mut header = RecordHeader::new(Sequence(sequence), &tag, &[&body]);
+            let mut header = RecordHeader::new(Sequence(sequence), &tag, &[&body], &[]);
             header.position_bytes.set(anchor_position_bytes + at as u64);
             header.previous.set(previous);
             header.opening.set(5);

@@ -21,6 +21,7 @@ use std::task::Context;
 
 use base::Buf;
 use bytes::BytesMut;
+use bytes::buf::Limit;
 use datastore::Store;
 
 use crate::inflight::InFlight;
@@ -87,7 +88,7 @@ impl<F: Future<Output = Answer>> Connection<F> {
     }
 
     /// Where to put received bytes. Call [`received`](Connection::received) afterwards.
-    pub fn room(&mut self) -> &mut BytesMut {
+    pub fn room(&mut self) -> Limit<&mut BytesMut> {
         self.receiver.room()
     }
 

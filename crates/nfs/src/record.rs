@@ -4,9 +4,11 @@
 //! behind what is there already; complete records are handed out as [`Buf`] slices of
 //! it, so an 8 KiB WRITE is parsed and journaled from the very bytes the kernel wrote.
 //! A buffer whose slices are still in use is set aside and taken again when the last of
-//! them is dropped: in steady state nothing is allocated. Bytes are moved only where a
-//! record straddles the end of a buffer, or where a peer really sends several fragments
-//! per record (none of the known clients does).
+//! them is dropped: in steady state nothing is allocated. Room is offered for a whole
+//! number of records of the last one's length, so that records of one length, which is
+//! what a busy client sends, end where the room ends. Bytes are moved only where a record
+//! straddles that end, or where a peer really sends several fragments per record (none of
+//! the known clients does).
 //!
 //! **Out.** An [`Outbox`] gathers replies: small ones one behind another in one flat
 //! buffer, payload of reads as handles between them, so that whatever is ready goes out
@@ -19,7 +21,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use base::Buf;
-use bytes::{Buf as _, BytesMut};
+use bytes::buf::Limit;
+use bytes::{Buf as _, BufMut as _, BytesMut};
 
 use crate::xdr::{Encoder, pad_bytes};
 
@@ -27,12 +30,16 @@ use crate::xdr::{Encoder, pad_bytes};
 pub const RECORD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 /// Most fragments in a record.
 pub const FRAGMENTS_MAX: usize = 64;
-/// Size of a receive buffer: some 30 WRITEs of 8 KiB.
-const BUFFER_BYTES: usize = 256 << 10;
-/// Less room than this is not worth a read.
+/// Room offered at a time: some 30 WRITEs of 8 KiB, or one longer record.
+const ROOM_BYTES: usize = 256 << 10;
+/// Less room than this is not worth a read, unless a record ends there.
 const ROOM_BYTES_MIN: usize = 64 << 10;
+/// Size of a receive buffer: the room, and what a record that straddles brings along.
+const BUFFER_BYTES: usize = ROOM_BYTES + (16 << 10);
 /// Buffers set aside per connection until their slices are dropped.
-const SET_ASIDE_MAX: usize = 8;
+const SET_ASIDE_MAX: usize = 64;
+/// Of these, the oldest that are looked at when one is needed.
+const LOOK_AT_MAX: usize = 8;
 /// Written bytes kept at the front of an outbox before it is compacted.
 const COMPACT_BYTES: usize = 64 << 10;
 /// Most pieces handed to one vectored write.
@@ -58,6 +65,10 @@ pub enum Violation {
 #[derive(Debug, Default)]
 pub struct Receiver {
     buffer: BytesMut,
+    /// Room is offered up to this length of the buffer.
+    end: usize,
+    /// Length of the last record that came in one fragment, with its mark.
+    last_bytes: usize,
     /// Used-up buffers whose slices may still be in use, oldest first.
     aside: VecDeque<BytesMut>,
     /// Earlier fragments of the record at the front.
@@ -66,14 +77,19 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The buffer to append received bytes to. It has room for at least 64 KiB, or for
-    /// the rest of the record that is under way.
-    pub fn room(&mut self) -> &mut BytesMut {
-        let wanted = self.wanted_bytes().max(ROOM_BYTES_MIN);
-        if self.buffer.capacity() - self.buffer.len() < wanted {
-            self.renew(wanted);
+    /// Where to append received bytes: room up to the end of a record, as far as that can
+    /// be foreseen. Never empty.
+    pub fn room(&mut self) -> Limit<&mut BytesMut> {
+        let (held, wanted) = (self.buffer.len(), self.wanted_bytes());
+        let enough = if wanted > 0 { wanted } else { ROOM_BYTES_MIN.min(self.last_bytes).max(1) };
+        if self.end < held + enough {
+            self.end = (held + enough).max(self.foreseen_bytes());
+            if self.buffer.capacity() < self.end {
+                self.renew(self.end);
+            }
         }
-        &mut self.buffer
+        let room = self.end - self.buffer.len();
+        (&mut self.buffer).limit(room)
     }
 
     /// Bytes missing of the fragment at the front, as far as known.
@@ -84,12 +100,23 @@ impl Receiver {
         (MARK_BYTES + len.min(RECORD_BYTES_MAX)).saturating_sub(self.buffer.len())
     }
 
-    fn renew(&mut self, wanted: usize) {
-        if self.buffer.try_reclaim(wanted) {
+    /// Records like the last one that fit into the room, at least one.
+    fn foreseen_bytes(&self) -> usize {
+        match self.last_bytes {
+            0 => ROOM_BYTES,
+            last => (ROOM_BYTES / last).max(1) * last,
+        }
+    }
+
+    /// Puts another buffer of at least `need` bytes in the place of the present one, and
+    /// what is in that at its front.
+    fn renew(&mut self, need: usize) {
+        let more = need - self.buffer.len();
+        if self.buffer.try_reclaim(more) {
             return;
         }
-        let need = (self.buffer.len() + wanted).max(BUFFER_BYTES);
-        let free = self.aside.iter_mut().position(|old| old.try_reclaim(need));
+        let need = need.max(BUFFER_BYTES);
+        let free = self.aside.iter_mut().take(LOOK_AT_MAX).position(|old| old.try_reclaim(need));
         let mut fresh = match free.and_then(|at| self.aside.remove(at)) {
             Some(old) => old,
             None => BytesMut::with_capacity(need),
@@ -120,6 +147,8 @@ impl Receiver {
             }
             self.buffer.advance(MARK_BYTES);
             let fragment = self.buffer.split_to(len).freeze();
+            self.end = self.end.saturating_sub(MARK_BYTES + len);
+            self.last_bytes = MARK_BYTES + len;
             self.fragments += 1;
             if mark & LAST_FRAGMENT != 0 {
                 return self.finish(fragment).map(Some);
@@ -151,6 +180,7 @@ impl Receiver {
         self.aside.clear();
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+            self.end = 0;
         }
     }
 }
@@ -285,7 +315,13 @@ mod tests {
     }
 
     fn receive(receiver: &mut Receiver, bytes: &[u8]) {
-        receiver.room().extend_from_slice(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut room = receiver.room();
+            let step = room.remaining_mut().min(rest.len());
+            room.put_slice(&rest[..step]);
+            rest = &rest[step..];
+        }
     }
 
     #[test]
@@ -330,6 +366,29 @@ mod tests {
     }
 
     #[test]
+    fn records_of_one_length_end_where_the_room_ends() {
+        for len in [100, 8_328, 65_672, 262_280, RECORD_BYTES_MAX] {
+            let record = [&mark(len, true)[..], &vec![7; len]].concat();
+            let mut receiver = Receiver::default();
+            receive(&mut receiver, &record);
+            assert_eq!(receiver.next().unwrap().unwrap().len(), len);
+            let (mut held, mut moved) = (VecDeque::new(), 0);
+            for turn in 0..100 {
+                let mut room = receiver.room();
+                let whole = room.remaining_mut() / record.len();
+                assert!(turn == 0 || room.remaining_mut() % record.len() == 0, "{len}: {}", room.remaining_mut());
+                (0..whole).for_each(|_| room.put_slice(&record));
+                while let Some(record) = receiver.next().unwrap() {
+                    held.push_back(record);
+                }
+                moved += usize::from(receiver.is_inside_record());
+                held.drain(..held.len().saturating_sub(16));
+            }
+            assert_eq!((moved, held.len()), (0, 16));
+        }
+    }
+
+    #[test]
     fn fragments_are_joined_and_bounded() {
         let mut receiver = Receiver::default();
         receive(&mut receiver, &[&mark(2, false)[..], b"ab", &mark(0, false), &mark(1, true), b"c"].concat());
@@ -350,7 +409,7 @@ mod tests {
     fn a_giant_length_reserves_nothing_beyond_the_limit() {
         let mut receiver = Receiver::default();
         receive(&mut receiver, &u32::MAX.to_be_bytes());
-        assert!(receiver.room().capacity() <= RECORD_BYTES_MAX + 2 * BUFFER_BYTES);
+        assert!(receiver.room().get_ref().capacity() <= RECORD_BYTES_MAX + 2 * BUFFER_BYTES);
     }
 
     #[test]

@@ -145,6 +145,7 @@ pub struct Service<S> {
 
 /// A call and who makes it.
 struct Request<'a> {
+    record: &'a Buf,
     call: Call<'a>,
     caller: Rc<Caller>,
     peer: &'a Peer,
@@ -225,7 +226,7 @@ impl<S: Store> Service<S> {
             }
         };
         let caller = peer.caller(&call.credential);
-        let mut request = Request { call, caller, peer, key: None };
+        let mut request = Request { record: &record, call, caller, peer, key: None };
         if is_change(&request.call) {
             self.serve_once(&mut request, input, &mut reply).await;
         } else {
@@ -332,10 +333,10 @@ impl<S: Store> Service<S> {
         input: &mut Decoder<'_>,
         reply: &mut Reply,
     ) -> Result<(), Unserved> {
-        let Request { call, caller, peer, key } = request;
+        let Request { record, call, caller, peer, key } = request;
         match call.program {
             v3::PROGRAM if call.version == v3::VERSION => {
-                let procedure = v3::Procedure { fs: &self.fs, caller, parsing: &peer.parsing, key: *key };
+                let procedure = v3::Procedure { fs: &self.fs, caller, parsing: &peer.parsing, record, key: *key };
                 v3::serve(&procedure, call.procedure, input, reply).await
             }
             v3::PROGRAM => Err(Unserved::ProgramMismatch { low: v3::VERSION, high: v3::VERSION }),

@@ -1,8 +1,8 @@
 //! Writing: a whole stripe at once, never in place (R-RAID-05).
 //!
-//! Per stripe of d + p units of U bytes: p parity units in one pass over the data, w
-//! check passes, w headers of 512 bytes, w drive writes in parallel. No copy of the
-//! payload: the caller's buffers are frozen and handed to the drives.
+//! Per stripe of d + p units of U bytes: one job beside the shard (p parity units in one
+//! pass over the data, w check passes), then w headers of 512 bytes and w drive writes in
+//! parallel. No copy of the payload: the caller's buffers are frozen and handed to the drives.
 //!
 //! A crash in the middle leaves a stripe nobody refers to yet. A unit that could not be
 //! written costs its drive the membership before the write is reported done, so what it
@@ -62,9 +62,10 @@ impl Group {
         let segment = segment.ok_or(WriteFault::NoSuchStripe)?;
         assert_eq!(data.len(), usize::from(segment.geometry.data), "one buffer per data unit");
         assert!(data.iter().all(|unit| unit.len() == self.unit_bytes() as usize), "whole units");
-        let mut units = data;
-        self.add_parity(&segment, &mut units);
-        let units = self.seal(&segment, id, generation, units);
+        let parity = (0..segment.geometry.parity).map(|_| self.take_unit()).collect();
+        let complete = move || complete_stripe(id, generation, data, parity);
+        let complete = self.inner.world.work(complete).await;
+        let units = self.seal(&segment, id, generation, complete);
         let guard = self.inner.locks.lock(id).await;
         let writes = units.into_iter().enumerate().map(|(role, unit)| {
             let place = segment.place_of(role, id.row);
@@ -104,25 +105,8 @@ impl Group {
         Ok(Written { absent })
     }
 
-    /// Appends P and Q, as far as the geometry has them, to the data units.
-    fn add_parity(&self, segment: &Segment, units: &mut Vec<BufMut>) {
-        let parity = segment.geometry.parity;
-        let mut p = (parity >= 1).then(|| self.take_unit());
-        let mut q = (parity >= 2).then(|| self.take_unit());
-        let data: Vec<&[u8]> = units.iter().map(|unit| &unit[UNIT_HEADER_BYTES..]).collect();
-        match (&mut p, &mut q) {
-            (Some(p), Some(q)) => parity::encode(&data, &mut p[UNIT_HEADER_BYTES..], &mut q[UNIT_HEADER_BYTES..]),
-            (Some(p), None) => parity::encode_p(&data, &mut p[UNIT_HEADER_BYTES..]),
-            _ => {}
-        }
-        units.extend(p);
-        units.extend(q);
-    }
-
     /// Writes the headers of all units, in role order, and freezes them.
-    fn seal(&self, segment: &Segment, id: StripeId, generation: u64, units: Vec<BufMut>) -> Vec<Buf> {
-        let check = |(role, unit): (u8, &BufMut)| payload_check(id, generation, role, &unit[UNIT_HEADER_BYTES..]);
-        let checks: Vec<u64> = (0u8..).zip(&units).map(check).collect();
+    fn seal(&self, segment: &Segment, id: StripeId, generation: u64, (units, checks): Complete) -> Vec<Buf> {
         let digest = stripe_digest(generation, &checks);
         let sealed = (0u8..).zip(units).map(|(role, mut unit)| {
             let sums = Sums { generation, payload_check: checks[usize::from(role)], stripe_digest: digest };
@@ -169,4 +153,22 @@ impl Group {
         }
         self.settle_failures().await.map_err(|_| WriteFault::Latched)
     }
+}
+
+/// All units of a stripe and the checks of their payloads, in role order.
+type Complete = (Vec<BufMut>, Vec<u64>);
+
+/// Fills `parity` (none, P, or P and Q) and appends it to the data units; says the payload
+/// checks of all, in role order.
+fn complete_stripe(id: StripeId, generation: u64, mut units: Vec<BufMut>, mut parity: Vec<BufMut>) -> Complete {
+    let data: Vec<&[u8]> = units.iter().map(|unit| &unit[UNIT_HEADER_BYTES..]).collect();
+    match parity.as_mut_slice() {
+        [p, q] => parity::encode(&data, &mut p[UNIT_HEADER_BYTES..], &mut q[UNIT_HEADER_BYTES..]),
+        [p] => parity::encode_p(&data, &mut p[UNIT_HEADER_BYTES..]),
+        _ => {}
+    }
+    units.append(&mut parity);
+    let check = |(role, unit): (u8, &BufMut)| payload_check(id, generation, role, &unit[UNIT_HEADER_BYTES..]);
+    let checks = (0u8..).zip(&units).map(check).collect();
+    (units, checks)
 }

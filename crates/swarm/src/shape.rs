@@ -57,6 +57,7 @@ fn draw_options(rng: &mut Rng) -> Options {
         checkpoint_every: Duration::from_millis(20 << rng.below(7)),
         tick: Duration::from_millis(5 << rng.below(6)),
         deltas_kept: rng.between(1, 16) as usize,
+        journal: journal::Config { gather_bytes: 1 << rng.between(9, 15), ..journal::Config::default() },
         ..Options::default()
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base::port::{LocalFuture, MediaFault};
 use base::{Buf, BufMut};
@@ -17,6 +18,10 @@ use tokio::sync::oneshot;
 
 use crate::ring::{Held, PIECES_MAX, Ring, RingOp};
 use crate::threads::{Finished, Threads};
+use crate::workers::Workers;
+
+/// From this size on a drive's write to memory is not done on the shard's thread.
+const BESIDE_BYTES: usize = 32 << 10;
 
 /// Bytes moved in place after which a task gives way to others once.
 const IN_PLACE_BYTES_PER_BUDGET_UNIT: usize = 8192;
@@ -25,8 +30,11 @@ const IN_PLACE_BYTES_PER_BUDGET_UNIT: usize = 8192;
 pub(crate) enum Access {
     /// io_uring.
     Ring(Ring),
-    /// Calls in place: they never wait.
-    Memory,
+    /// Calls in place: they never wait. With `beside`, large writes are left to workers.
+    Memory {
+        /// The file for them.
+        beside: Option<(Arc<File>, Workers)>,
+    },
     /// Blocking calls on threads.
     Threads(Threads),
 }
@@ -102,7 +110,7 @@ impl Driven {
                 let first = ring.read(&self.file, offset_bytes, buf, 0);
                 Box::pin(self.finish_read(ring, offset_bytes, first))
             }
-            Access::Memory => {
+            Access::Memory { .. } => {
                 let result = read_whole(&self.file, offset_bytes, &mut buf).map_err(|error| self.fault(&error));
                 let length = buf.len();
                 Box::pin(async move {
@@ -151,8 +159,11 @@ impl Driven {
                 let first = ring.write(&self.file, offset_bytes, data);
                 Box::pin(self.finish_write(ring, (offset_bytes, length), first, later))
             }
-            Access::Memory => {
+            Access::Memory { beside } => {
                 let length = data.iter().map(Buf::len).sum();
+                if let Some((file, workers)) = beside.as_ref().filter(|_| length >= BESIDE_BYTES) {
+                    return Box::pin(self.write_beside(file.clone(), workers, offset_bytes, data));
+                }
                 let result = write_whole(&self.file, offset_bytes, &data).map_err(|error| self.fault(&error));
                 drop(data);
                 Box::pin(async move {
@@ -220,8 +231,29 @@ impl Driven {
                     }
                 })
             }
-            Access::Memory => Box::pin(std::future::ready(Ok(()))),
+            Access::Memory { .. } => Box::pin(std::future::ready(Ok(()))),
             Access::Threads(threads) => Box::pin(self.wait_for(threads.sync())),
+        }
+    }
+
+    fn write_beside(
+        &self,
+        file: Arc<File>,
+        workers: &Workers,
+        offset_bytes: u64,
+        data: Vec<Buf>,
+    ) -> impl Future<Output = Result<(), MediaFault>> {
+        let result = Arc::new(Mutex::new(Ok(())));
+        let put = result.clone();
+        let done = workers.run(Box::new(move || {
+            let written = write_whole(&file, offset_bytes, &data);
+            drop(data);
+            *put.lock().unwrap_or_else(PoisonError::into_inner) = written;
+        }));
+        async move {
+            done.await;
+            let written = std::mem::replace(&mut *result.lock().unwrap_or_else(PoisonError::into_inner), Ok(()));
+            written.map_err(|error| self.fault(&error))
         }
     }
 

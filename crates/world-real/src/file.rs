@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base::port::{LocalFuture, MediaFault};
 use base::{Buf, BufMut};
@@ -14,6 +15,7 @@ use rustix::fs::{AtFlags, StatxFlags, fstatfs, statx};
 use crate::access::{Access, Driven};
 use crate::ring::Ring;
 use crate::threads::Threads;
+use crate::workers::Workers;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
@@ -103,8 +105,11 @@ impl MediaFile {
         let identity = Identity::of(&plain.metadata()?);
         let in_memory = !is_block_device && is_in_memory(&plain)?;
         let capacity_bytes = size_bytes(&plain)?;
-        let (driven, description) =
-            if in_memory { (in_place(plain), "memory") } else { drive_by(|more| open(claim | more), ring)? };
+        let (driven, description) = if in_memory {
+            (in_place(plain, durability)?, "memory")
+        } else {
+            drive_by(|more| open(claim | more), ring)?
+        };
         let capacity_bytes = capacity_bytes - capacity_bytes % u64::from(driven.align_bytes);
         if capacity_bytes == 0 {
             return Err(OpenError::Empty);
@@ -135,8 +140,15 @@ impl MediaFile {
     }
 }
 
-fn in_place(file: File) -> Driven {
-    Driven { file: Rc::new(file), access: Access::Memory, align_bytes: SECTOR_BYTES, gone: Cell::new(false) }
+/// In place; what need not be durable at once (a drive's stripes) beside the shard if it is
+/// large.
+fn in_place(file: File, durability: Durability) -> io::Result<Driven> {
+    let beside = match durability {
+        Durability::AtFlush => Some((Arc::new(file.try_clone()?), Workers::of_process())),
+        Durability::AtOnce => None,
+    };
+    let access = Access::Memory { beside };
+    Ok(Driven { file: Rc::new(file), access, align_bytes: SECTOR_BYTES, gone: Cell::new(false) })
 }
 
 /// Direct I/O on the ring if both are to be had, else threads.

@@ -85,4 +85,15 @@ impl Leg for RealLeg {
             Medium::Mapped(map) => Box::pin(std::future::ready(map.write(offset_bytes, &data))),
         }
     }
+
+    fn gathers(&self) -> bool {
+        matches!(&self.medium, Medium::File(media) if media.in_memory)
+    }
+
+    fn write_gathered(&self, offset_bytes: u64, pieces: Vec<Buf>) -> LocalFuture<'_, Result<(), MediaFault>> {
+        match &self.medium {
+            Medium::File(media) if media.in_memory => media.write(offset_bytes, pieces),
+            _ => self.write(offset_bytes, BufMut::joined(&pieces).freeze()),
+        }
+    }
 }

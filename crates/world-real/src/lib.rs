@@ -3,13 +3,14 @@
 //! ```text
 //!   open_drive(path, ring) ──> RealDrive: Drive      open_leg(path, ring) ──> RealLeg: Leg
 //!         │ what is there decides how it is driven         │ ... and what it promises
-//!         ├── file on tmpfs            memory: pread/pwrite in place, they never wait
+//!         ├── file on tmpfs            memory: pread/pwrite in place, they never wait; a drive's
+//!         │                            large writes, which are copies, on the workers
 //!         ├── direct I/O and a ring    io_uring, one per shard, through the runtime
 //!         ├── no ring, or no O_DIRECT  threads, and `info().access` says so
 //!         └── persistent memory        mapped (legs only)
 //! ```
 //!
-//! Everything runs on one thread: a tokio `current_thread` runtime with a `LocalSet` per
+//! Everything but CPU work runs on one thread: a tokio `current_thread` runtime with a `LocalSet` per
 //! shard; [`Ring::start`] and the futures of this crate need to be inside it.
 //!
 //! Promises: a drive or leg that is unlinked, truncated, replaced or pulled answers
@@ -27,6 +28,7 @@ mod file;
 mod leg;
 mod ring;
 mod threads;
+mod workers;
 mod world;
 
 pub use create::{create_sparse_file, create_zeroed_file};

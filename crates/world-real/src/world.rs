@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use base::port::{Chance, Clock, LocalFuture, Spawn, World};
+use base::port::{Chance, Clock, Job, LocalFuture, Spawn, World};
 use base::{Nanos, WallNanos};
+
+use crate::workers::Workers;
 
 /// The three doors of the real world. Use inside a `LocalSet`.
 pub fn real_world() -> World {
@@ -42,12 +44,14 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Tasks on the current `LocalSet`. A task that panics is a defect that must not go
+/// Tasks on the current `LocalSet`, jobs on the process's workers. A task or job that panics is a defect that must not go
 /// unnoticed: it stops the whole process, and recovery takes over.
 pub struct RealSpawn;
 
-struct AbortOnPanic {
-    name: &'static str,
+/// Stops the process when the thread that holds it panics.
+pub(crate) struct AbortOnPanic {
+    /// Whose panic it was.
+    pub(crate) name: &'static str,
 }
 
 impl Drop for AbortOnPanic {
@@ -65,6 +69,10 @@ impl Spawn for RealSpawn {
             let _guard = AbortOnPanic { name };
             task.await;
         });
+    }
+
+    fn work(&self, job: Job) -> LocalFuture<'static, ()> {
+        Workers::of_process().run(job)
     }
 
     /// The runtime's own way: the task goes on after sockets and rings were looked at. A

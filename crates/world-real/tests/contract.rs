@@ -117,6 +117,14 @@ async fn leg_contract(leg: Rc<dyn Leg>) {
         assert!(buf.iter().all(|&byte| byte == expected), "block {round}");
     }
     assert_eq!(leg.write(CAPACITY_BYTES, filled(4096, 1)).await, Err(MediaFault::Io));
+
+    // Pieces of any length from anywhere are one run of bytes, whether it gathers or not.
+    let lengths = [128, 33_001, 55, 1, 3_679];
+    let pieces: Vec<Buf> = (1..).zip(lengths).map(|(byte, len)| filled(len + 3, byte).slice(3..)).collect();
+    leg.write_gathered(8192, pieces.clone()).await.unwrap();
+    let (result, buf) = leg.read(8192, BufMut::zeroed(36_864)).await;
+    result.unwrap();
+    assert_eq!(buf[..], pieces.concat());
 }
 
 fn on_shard<T>(body: impl Future<Output = T>) -> T {

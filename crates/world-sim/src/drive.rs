@@ -241,4 +241,9 @@ impl Leg for SimLeg {
         self.door.assert_aligned(offset_bytes, data.len(), data.as_ptr() as usize);
         self.door.write(offset_bytes, data)
     }
+
+    /// With every second seed.
+    fn gathers(&self) -> bool {
+        self.door.media.medium.core.seed.is_multiple_of(2)
+    }
 }

@@ -133,6 +133,11 @@ impl Core {
         key
     }
 
+    /// A number below `bound`.
+    pub(crate) fn draw(&self, bound: u64) -> u64 {
+        self.rng.borrow_mut().below(bound)
+    }
+
     pub(crate) fn unschedule(&self, key: EventKey) {
         let event = self.events.borrow_mut().remove(&key);
         drop(event);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::port::{Chance, Clock, Drive, Leg, LocalFuture, Spawn, World};
+use base::port::{Chance, Clock, Drive, Job, Leg, LocalFuture, Spawn, World};
 use base::{Nanos, WallNanos};
 
 use crate::drive::{SimDrive, SimLeg};
@@ -19,6 +19,9 @@ use crate::rng::{Rng, label_hash};
 
 /// 2026-01-01 00:00 UTC, where simulated wall clocks start.
 const WALL_START_NS: u64 = 1_767_225_600_000_000_000;
+
+/// Longest a job takes.
+const WORK_NS_MAX: u64 = 300_000;
 
 /// How often a `maybe` site was asked and said yes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +156,17 @@ impl Spawn for SimNode {
         if self.is_alive() {
             self.life.core.spawn(self.life.id, name, task);
         }
+    }
+
+    /// The job is done here and now, its result is seen a drawn time later: a job knows
+    /// nothing but what it was given, so when it ran cannot matter, only when it ends, and
+    /// in what order with others.
+    fn work(&self, job: Job) -> LocalFuture<'static, ()> {
+        job();
+        let core = &self.life.core;
+        let at_ns = core.now_ns() + core.draw(WORK_NS_MAX);
+        core.note("work", [self.life.id, at_ns, 0, 0]);
+        Box::pin(Sleep { core: core.clone(), at_ns, event: None })
     }
 }
 

@@ -2,7 +2,7 @@
 //! and nothing more than they may.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -350,4 +350,27 @@ fn a_dropped_world_leaves_nothing_behind() {
         sim.run_until(sleep_for(&node, Duration::from_millis(5))).done();
     }
     assert_eq!(Rc::strong_count(&marker), 1);
+}
+
+#[test]
+fn jobs_end_in_any_order_and_with_one_seed_in_the_same() {
+    let order = |seed: u64| {
+        let world = SimWorld::new(seed);
+        let doors = world.node().world();
+        let ended = Rc::new(RefCell::new(Vec::new()));
+        for job in 0..6 {
+            let (work, ended) = (doors.work(move || job), ended.clone());
+            let waiter = async move {
+                let job = work.await;
+                ended.borrow_mut().push(job);
+            };
+            doors.spawn.spawn("waiter", Box::pin(waiter));
+        }
+        world.run_until(sleep_for(&*doors.clock, Duration::from_millis(1))).done();
+        let order = ended.borrow().clone();
+        (order, world.digest())
+    };
+    let orders: BTreeSet<Vec<i32>> = (0..20).map(|seed| order(seed).0).collect();
+    assert!(orders.len() > 10 && orders.iter().all(|order| order.len() == 6), "{orders:?}");
+    assert_eq!(order(7), order(7));
 }

@@ -1,7 +1,7 @@
 //! WRITE (RFC 1813 3.3.7). Every write is stable (`FILE_SYNC`) when it is answered.
 
-use base::FileId;
-use engine::store::{Store, Wrote};
+use base::{Buf, FileId, WallNanos};
+use engine::store::{Store, StoreRefusal, Wrote};
 
 use crate::attr::{FileKind, PreAttr, Wcc};
 use crate::batch::Batch;
@@ -28,6 +28,32 @@ impl<S: Store> Filesystem<S> {
         offset_bytes: u64,
         parts: &[&[u8]],
     ) -> Result<Written, Refused<Wcc>> {
+        let len_bytes = parts.iter().map(|part| part.len()).sum();
+        let put = async |at| self.store.write(file.file(), offset_bytes, parts, at).await;
+        self.write_by(caller, file, (offset_bytes, len_bytes), put).await
+    }
+
+    /// As [`write`](Filesystem::write) of one buffer, which is held on to instead of being
+    /// copied where that pays.
+    pub async fn write_buf(
+        &self,
+        caller: &Caller,
+        file: &Handle,
+        offset_bytes: u64,
+        data: &Buf,
+    ) -> Result<Written, Refused<Wcc>> {
+        let put = async |at| self.store.write_buf(file.file(), offset_bytes, data, at).await;
+        self.write_by(caller, file, (offset_bytes, data.len()), put).await
+    }
+
+    /// Has `put` write the range (offset and length) if `caller` may.
+    async fn write_by(
+        &self,
+        caller: &Caller,
+        file: &Handle,
+        (offset_bytes, len_bytes): (u64, usize),
+        put: impl AsyncFnOnce(WallNanos) -> Result<Wrote, StoreRefusal>,
+    ) -> Result<Written, Refused<Wcc>> {
         let bare = |why| Refused { why, wcc: Wcc::default() };
         let id = file.file();
         let mut pass = self.gates.enter(id, Mode::Shared).await;
@@ -39,8 +65,8 @@ impl<S: Store> Filesystem<S> {
             admitted = self.admit(caller, file).await.map_err(bare)?;
         }
         let inode = admitted.inode;
-        let written = match self.may_write_at(&admitted, id, offset_bytes, parts).await {
-            Ok(()) => self.write_held(id, offset_bytes, parts).await,
+        let written = match self.may_write_at(&admitted, id, offset_bytes, len_bytes as u64).await {
+            Ok(()) => self.write_held(put).await,
             Err(why) => Err(why),
         };
         drop(pass);
@@ -48,7 +74,6 @@ impl<S: Store> Filesystem<S> {
             Ok(wrote) => {
                 let before = Some(self.attr(id, &inode, Some(&wrote.before)));
                 let after = Some(self.attr(id, &inode, Some(&wrote.after)));
-                let len_bytes = parts.iter().map(|part| part.len()).sum();
                 Ok(Written { len_bytes, wcc: Wcc { before: before.as_ref().map(PreAttr::from), after } })
             }
             Err(why) => Err(Refused { why, wcc: Wcc::unchanged(self.attr_now(id).await.ok().flatten()) }),
@@ -60,7 +85,7 @@ impl<S: Store> Filesystem<S> {
         admitted: &Admitted<'_>,
         file: FileId,
         offset_bytes: u64,
-        parts: &[&[u8]],
+        len_bytes: u64,
     ) -> Result<(), Refusal> {
         let inode = &admitted.inode;
         match inode.kind {
@@ -72,13 +97,15 @@ impl<S: Store> Filesystem<S> {
         if !admitted.rights.may_write(inode) {
             return Err(Refusal::NotAllowed);
         }
-        let len_bytes = parts.iter().map(|part| part.len() as u64).sum();
         self.check_quota(&admitted.datastore, file, offset_bytes, len_bytes).await
     }
 
-    async fn write_held(&self, file: FileId, offset_bytes: u64, parts: &[&[u8]]) -> Result<Wrote, Refusal> {
+    async fn write_held(
+        &self,
+        put: impl AsyncFnOnce(WallNanos) -> Result<Wrote, StoreRefusal>,
+    ) -> Result<Wrote, Refusal> {
         let at = self.stamp().await?;
-        Ok(self.store.write(file, offset_bytes, parts, at).await?)
+        Ok(put(at).await?)
     }
 
     /// Content written by anyone but root ends set-user-id and set-group-id.

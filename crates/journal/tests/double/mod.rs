@@ -189,6 +189,8 @@ pub struct MemoryLeg {
     pub hold: Cell<bool>,
     /// Reads of these 4 KiB blocks fail.
     pub unreadable: RefCell<BTreeSet<u64>>,
+    /// Whether it takes pieces from where they lie.
+    pub gathers: Cell<bool>,
     machine: RefCell<Option<Rc<Machine>>>,
 }
 
@@ -202,6 +204,7 @@ impl MemoryLeg {
             write_fault: Cell::new(None),
             hold: Cell::new(false),
             unreadable: RefCell::default(),
+            gathers: Cell::new(false),
             machine: RefCell::new(None),
         })
     }
@@ -256,6 +259,10 @@ impl Leg for MemoryLeg {
             buf.copy_from_slice(&self.bytes.borrow()[at..at + len]);
             (Ok(()), buf)
         })
+    }
+
+    fn gathers(&self) -> bool {
+        self.gathers.get()
     }
 
     fn write(&self, offset_bytes: u64, data: Buf) -> LocalFuture<'_, Result<(), MediaFault>> {

@@ -28,6 +28,7 @@ pub mod symlink;
 pub mod wire;
 pub mod write;
 
+use base::Buf;
 use datastore::Store;
 use datastore::op::Created;
 use datastore::{Attr, Caller, Filesystem, Handle, Outcome, Refused, ReplyNote, Wcc};
@@ -79,6 +80,8 @@ pub(crate) struct Procedure<'a, S> {
     pub(crate) fs: &'a Filesystem<S>,
     pub(crate) caller: &'a Caller,
     pub(crate) parsing: &'a Parsing,
+    /// The record that the arguments lie in.
+    pub(crate) record: &'a Buf,
     /// Under which an answer is journaled.
     pub(crate) key: Option<Key>,
 }

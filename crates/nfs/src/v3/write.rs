@@ -1,4 +1,4 @@
-//! WRITE (RFC 1813 3.3.7). The data are passed on as a slice of the receive buffer. Every
+//! WRITE (RFC 1813 3.3.7). The data are passed on as a handle on the receive buffer. Every
 //! answer says `FILE_SYNC`, whatever was asked for: the write is stable by then.
 
 use super::prelude::*;
@@ -27,7 +27,7 @@ impl<'a> Args<'a> {
 
 pub(super) async fn serve<S: Store>(call: &Procedure<'_, S>, args: Args<'_>, reply: &mut Reply) {
     let done = match call.handle(args.file) {
-        Ok(file) => call.fs.write(call.caller, &file, args.offset_bytes, &[args.data]).await,
+        Ok(file) => call.fs.write_buf(call.caller, &file, args.offset_bytes, &call.record.slice_ref(args.data)).await,
         Err(refused) => Err(refused),
     };
 

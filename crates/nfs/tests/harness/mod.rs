@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use base::port::{Chance, Clock, LocalFuture, Spawn, World};
 use base::{Buf, FileId, Nanos, Osn, WallNanos};
+use bytes::BufMut as _;
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::memory::MemoryStore;
 use engine::store::{Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
@@ -201,8 +202,12 @@ pub trait Wire {
 
 impl<F: Future<Output = Answer>> Wire for Connection<F> {
     fn receive(&mut self, bytes: &[u8]) -> Standing {
-        for piece in bytes.chunks(60_000) {
-            self.room().extend_from_slice(piece);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut room = self.room();
+            let step = room.remaining_mut().min(rest.len()).min(60_000);
+            room.put_slice(&rest[..step]);
+            rest = &rest[step..];
             self.received();
         }
         self.poll(&mut Context::from_waker(Waker::noop()))

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use engine::store::Store;
 use nfs::record::SLICES_MAX;
 use nfs::{Answer, Connection, Peer, Service, Standing, connection};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -165,21 +165,17 @@ impl<F: Future<Output = Answer>> Conversation<F> {
         if is_stopping || !self.connection.wants_bytes() {
             return Received::Nothing;
         }
-        loop {
-            match self.stream.poll_read_ready(context) {
-                Poll::Pending => return Received::Nothing,
-                Poll::Ready(Err(_)) => return Received::Gone,
-                Poll::Ready(Ok(())) => {}
-            }
-            match self.stream.try_read_buf(self.connection.room()) {
-                Ok(0) => return Received::Gone,
-                Ok(len) => {
-                    self.patience.received_bytes += len as u64;
-                    self.place.door.count(|counts| counts.received_bytes += len as u64);
-                    return Received::Some;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Received::Gone,
+        // Less than there was room for means that the socket is drained: the runtime takes
+        // note, and no second call is spent on being told so.
+        let mut room = self.connection.room();
+        let read = pin!(self.stream.read_buf(&mut room)).poll(context);
+        match read {
+            Poll::Pending => Received::Nothing,
+            Poll::Ready(Ok(0) | Err(_)) => Received::Gone,
+            Poll::Ready(Ok(len)) => {
+                self.patience.received_bytes += len as u64;
+                self.place.door.count(|counts| counts.received_bytes += len as u64);
+                Received::Some
             }
         }
     }
