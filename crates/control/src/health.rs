@@ -166,7 +166,9 @@ fn is_lost(drive: &Drive) -> bool {
 
 fn can_lose(pool: &Pool, lost: usize) -> String {
     let more = text::or_dash(pool.failures_tolerated, |more| more.to_string());
-    format!("{lost} of {} drives lost, can lose {more} more", pool.drives.len())
+    let filling = pool.drives.iter().filter(|drive| drive.state == DriveState::Rebuilding).count();
+    let filling = if filling == 0 { String::new() } else { format!(", {filling} being rebuilt") };
+    format!("{lost} of {} drives lost{filling}, can lose {more} more", pool.members())
 }
 
 fn space(pool: &Pool) -> Option<(&'static Code, String)> {

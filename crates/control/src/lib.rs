@@ -23,6 +23,7 @@ pub mod problem;
 pub mod server;
 pub mod status;
 pub mod text;
+pub mod upkeep;
 
 pub use codes::{Code, Severity};
 pub use envelope::{Document, Envelope, Origin, Outcome};

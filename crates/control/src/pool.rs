@@ -162,6 +162,55 @@ impl Drive {
     }
 }
 
+/// The pass that fills drives again (circular: later drives join at the pointer).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// 1, and more after restarts.
+    pub pass: u32,
+    /// The stripe that comes next, as `SEGMENT/ROW`.
+    pub pointer: String,
+    /// Drives that take part.
+    pub drives: Vec<RebuildDrive>,
+    /// Stripes that too few drives hold.
+    pub stripes_lost: u64,
+}
+
+/// A drive that is being filled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildDrive {
+    /// Its place.
+    pub slot: u32,
+    /// Where the pointer was when it joined.
+    pub started_at_stripe: String,
+    /// Units to write.
+    pub units_total: u64,
+    /// Units written, or no longer needed.
+    pub units_done: u64,
+    /// It was a member before and only lacks what was written meanwhile.
+    pub only_newer: bool,
+}
+
+impl Rebuild {
+    /// The block of `pool show --map`.
+    fn human(&self) -> String {
+        let mut out = format!("rebuild pass {}, pointer at stripe {} of written stripes\n", self.pass, self.pointer);
+        for drive in &self.drives {
+            let ratio = drive.units_done as f64 / drive.units_total.max(1) as f64;
+            let what = if drive.only_newer { "only what it missed" } else { "all it held" };
+            let bar = text::bar(ratio, 20);
+            let (slot, start) = (drive.slot, &drive.started_at_stripe);
+            out.push_str(&format!(
+                "  {slot:>2}  {bar} {:>3.0} %   started at stripe {start}, {what}\n",
+                (ratio * 100.0).floor()
+            ));
+        }
+        if self.stripes_lost > 0 {
+            out.push_str(&format!("  {} stripes are lost: too few drives hold them\n", text::count(self.stripes_lost)));
+        }
+        out
+    }
+}
+
 /// A pool: one RAID group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
@@ -203,7 +252,10 @@ pub struct Pool {
     pub repaired_units: Option<u64>,
     /// Units known to be beyond repair.
     pub unrepairable_units: Option<u64>,
-    /// Its drives, in slot order.
+    /// The pass that fills drives again, while there is one.
+    #[serde(default)]
+    pub rebuild: Option<Rebuild>,
+    /// Its drives, in slot order, then spares.
     pub drives: Vec<Drive>,
     /// How they are shared; `None` is unknown.
     #[serde(default)]
@@ -225,7 +277,13 @@ impl Pool {
     /// A pool too small for the redundancy every pool should have.
     #[must_use]
     pub fn is_lab(&self) -> bool {
-        self.drives.len() < 5
+        self.members() < 5
+    }
+
+    /// Drives that hold stripes, spares not counted.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.drives.iter().filter(|drive| drive.state != DriveState::Spare).count()
     }
 
     /// Share of the usable space in use, 0 to 1.
@@ -247,12 +305,17 @@ impl Pool {
     #[must_use]
     pub fn human(&self, map: bool, now: Timestamp) -> String {
         let can_lose = text::or_dash(self.failures_tolerated, |n| format!("{n} more"));
+        let spares = match self.drives.len() - self.members() {
+            0 => String::new(),
+            1 => " + 1 spare".to_owned(),
+            more => format!(" + {more} spares"),
+        };
         let mut out = format!(
-            "{}  {}   {}, {} drives, stripe {}+{}   can lose: {can_lose} ({} normally)\n",
+            "{}  {}   {}, {} drives{spares}, stripe {}+{}   can lose: {can_lose} ({} normally)\n",
             self.name,
             word(&self.state),
             self.level(),
-            self.drives.len(),
+            self.members(),
             self.stripe_data,
             self.stripe_parity,
             self.failures_tolerated_normally,
@@ -300,7 +363,7 @@ impl Pool {
     /// What a lab pool cannot survive.
     #[must_use]
     pub fn lab_warning(&self) -> String {
-        let drives = self.drives.len();
+        let drives = self.members();
         match self.failures_tolerated_normally {
             0 => format!("{drives} drive, nothing is redundant: losing it loses everything"),
             1 => format!("{drives} drives, survives the loss of 1, not of 2"),
@@ -327,7 +390,12 @@ impl Pool {
             cells(&|drive| percent(drive.wear_percent.map(|percent| percent / 100.0)))
         ));
         out.push_str(&format!("       {legend}\n"));
-        for drive in self.drives.iter().filter(|drive| drive.state != DriveState::Online) {
+        if let Some(rebuild) = &self.rebuild {
+            out.push_str(&rebuild.human());
+        }
+        let quiet =
+            |drive: &&Drive| !matches!(drive.state, DriveState::Online | DriveState::Spare | DriveState::Rebuilding);
+        for drive in self.drives.iter().filter(quiet) {
             let reason = drive.reason.as_deref().unwrap_or("no reason known");
             out.push_str(&format!("  {}  {}  {reason}\n", drive.id(), word(&drive.state)));
         }
@@ -376,7 +444,7 @@ impl PoolList {
                 pool.name.clone(),
                 word(&pool.state),
                 text::or_dash(pool.failures_tolerated, |more| more.to_string()),
-                pool.drives.len().to_string(),
+                pool.members().to_string(),
                 text::or_dash(pool.used_bytes, text::bytes),
                 text::or_dash(pool.usable_bytes, text::bytes),
             ]);
@@ -557,6 +625,7 @@ pub mod samples {
             last_scrub: None,
             repaired_units: Some(3),
             unrepairable_units: Some(0),
+            rebuild: None,
             drives: (1..=drives).map(drive).collect(),
             io: None,
         }

@@ -28,6 +28,7 @@ use crate::metrics;
 use crate::pool::{DriveList, Pool, PoolList};
 use crate::problem::{Problem, ProblemDocument};
 use crate::status::{Facts, Status};
+use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -44,6 +45,14 @@ pub trait ControlBackend: Send + Sync {
     fn delete_datastore(&self, name: String, confirmed: bool) -> Answer<'_, DatastoreDeleted>;
     /// Checks every reference and object of the live store.
     fn fsck(&self) -> Answer<'_, FsckReport>;
+    /// The scrub of the pool.
+    fn scrub(&self) -> Answer<'_, ScrubReport>;
+    /// Starts, pauses or resumes it.
+    fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport>;
+    /// Takes a blank drive as a spare.
+    fn add_spare(&self, path: String) -> Answer<'_, DriveTaken>;
+    /// Fills the place of the drive in `slot` with the drive at `path`, or with a spare.
+    fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken>;
     /// Makes a checkpoint now.
     fn checkpoint(&self) -> Answer<'_, CheckpointReport>;
     /// Fills lost journal legs anew and takes them in again.
@@ -115,7 +124,9 @@ pub fn router(backend: Arc<dyn ControlBackend>) -> Router {
         .route("/v1/pools", get(pools))
         .route("/v1/pools/{name}", get(pool))
         .route("/v1/pools/{name}/map", get(pool))
-        .route("/v1/drives", get(drives))
+        .route("/v1/pools/{name}/scrub", get(scrub).post(order_scrub))
+        .route("/v1/drives", get(drives).post(add_spare))
+        .route("/v1/drives/{pool}/{slot}/replace", post(replace_drive))
         .route("/v1/datastores", get(datastores).post(create_datastore))
         .route("/v1/datastores/{name}", get(datastore).delete(delete_datastore))
         .route("/v1/datastores/{name}/mount-info", get(mount_info))
@@ -272,6 +283,48 @@ async fn code(Path(text): Path<String>) -> Reply {
 
 async fn fsck(State(api): Shared) -> Reply {
     Ok(envelope(None, api.backend.fsck().await?))
+}
+
+/// Refuses the name of a pool that is not here.
+async fn known_pool(api: &Api, name: &str) -> Result<(), Problem> {
+    let facts = api.backend.facts().await?;
+    if facts.pools.iter().any(|pool| pool.name == name) {
+        return Ok(());
+    }
+    let known: Vec<String> = facts.pools.into_iter().map(|pool| pool.name).collect();
+    Err(Problem::new(&codes::POOL_NOT_FOUND, format!("no pool named {name:?}"))
+        .step(format!("pools here: {}", known.join(", "))))
+}
+
+fn body<T: serde::de::DeserializeOwned>(bytes: &[u8], example: &str) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|why| {
+        Problem::new(&codes::BAD_INPUT, "the body is not the JSON that is expected here")
+            .why(why.to_string())
+            .step(format!("send {example}"))
+    })
+}
+
+async fn scrub(State(api): Shared, Path(name): Path<String>) -> Reply {
+    known_pool(&api, &name).await?;
+    Ok(envelope(None, api.backend.scrub().await?))
+}
+
+async fn order_scrub(State(api): Shared, Path(name): Path<String>, bytes: axum::body::Bytes) -> Reply {
+    known_pool(&api, &name).await?;
+    let order: ScrubOrder = body(&bytes, r#"{"action": "start"}"#)?;
+    Ok(envelope(None, api.backend.order_scrub(order.action).await?))
+}
+
+async fn add_spare(State(api): Shared, bytes: axum::body::Bytes) -> Reply {
+    let offer: DriveOffer = body(&bytes, r#"{"path": "/dev/nvme3n1"}"#)?;
+    let path = offer.path.ok_or_else(|| Problem::new(&codes::BAD_INPUT, "a spare needs a path"))?;
+    Ok(envelope(None, api.backend.add_spare(path).await?))
+}
+
+async fn replace_drive(State(api): Shared, Path((pool, slot)): Path<(String, u32)>, bytes: axum::body::Bytes) -> Reply {
+    known_pool(&api, &pool).await?;
+    let offer: DriveOffer = body(&bytes, r#"{"path": "/dev/nvme3n1"}"#)?;
+    Ok(envelope(None, api.backend.replace_drive(slot, offer.path).await?))
 }
 
 async fn checkpoint(State(api): Shared) -> Reply {

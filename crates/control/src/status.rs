@@ -205,7 +205,7 @@ fn drives_reason(pool: &Pool) -> String {
         .map(|drive| drive.slot.to_string())
         .collect();
     match out.len() {
-        0 => format!("{}: all {} drives ONLINE", pool.name, pool.drives.len()),
+        0 => format!("{}: all {} drives ONLINE", pool.name, pool.members()),
         1 => format!("{}: drive {} is out", pool.name, out[0]),
         _ => format!("{}: drives {} are out", pool.name, out.join(", ")),
     }

@@ -14,6 +14,7 @@ use control::health::{Health, Level};
 use control::pool::{DriveList, Journal, JournalKind, JournalLeg, Pool, PoolList, PoolState};
 use control::server::{Answer, ControlBackend, Version, serve};
 use control::status::{Facts, Latency, Load, Memory, NfsService, Status};
+use control::upkeep::{DriveTaken, ScrubAction, ScrubPass, ScrubReport};
 use control::{Exit, Problem, codes};
 
 /// A store that is only a list of datastores.
@@ -47,8 +48,32 @@ fn pool() -> Pool {
         last_scrub: None,
         repaired_units: None,
         unrepairable_units: None,
+        rebuild: None,
         drives: Vec::new(),
         io: None,
+    }
+}
+
+fn scrub_report(state: &str) -> ScrubReport {
+    let pass = ScrubPass {
+        number: 1,
+        started_at: None,
+        ended_at: None,
+        stripes: 1,
+        objects: 0,
+        repaired_units: 0,
+        unrepaired: 0,
+    };
+    ScrubReport {
+        pool: "flash0".into(),
+        state: state.into(),
+        pass,
+        stripes_total: 4,
+        percent: 25.0,
+        interval_seconds: 1.0,
+        eta_seconds: Some(3.0),
+        overdue: false,
+        history: Vec::new(),
     }
 }
 
@@ -81,6 +106,23 @@ impl ControlBackend for Paper {
             memory: Memory::default(),
             jobs: Vec::new(),
         }))
+    }
+
+    fn scrub(&self) -> Answer<'_, ScrubReport> {
+        now(Ok(scrub_report("RUNNING")))
+    }
+
+    fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport> {
+        now(Ok(scrub_report(if action == ScrubAction::Pause { "PAUSED" } else { "RUNNING" })))
+    }
+
+    fn add_spare(&self, path: String) -> Answer<'_, DriveTaken> {
+        now(Ok(DriveTaken { taken_as: "SPARE".into(), path }))
+    }
+
+    fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken> {
+        let taken_as = format!("flash0/{slot}");
+        now(path.map(|path| DriveTaken { taken_as, path }).ok_or_else(|| Problem::new(&codes::NO_SPARE, "no spare")))
     }
 
     fn datastores(&self) -> Answer<'_, Vec<Datastore>> {
@@ -246,6 +288,27 @@ fn errors_are_problems_with_code_and_exit() {
     assert_eq!(client.call::<Datastore>(&rubbish).unwrap_err().code(), &codes::BAD_INPUT);
     let checkpoint = Call { method: "POST", path: "/v1/checkpoint", ..Call::default() };
     assert_eq!(client.call::<CheckpointReport>(&checkpoint).unwrap().into_result().unwrap().root_version, 7);
+}
+
+#[test]
+fn a_pool_is_looked_after() {
+    let server = Running::start();
+    let client = &server.client;
+    let post = |path: &'static str, body: &'static str| Call { method: "POST", path, body: Some(body), confirm: None };
+    let report: ScrubReport = client.get("/v1/pools/flash0/scrub").unwrap().into_result().unwrap();
+    assert_eq!(report.state, "RUNNING");
+    let pause = post("/v1/pools/flash0/scrub", r#"{"action":"pause"}"#);
+    assert_eq!(client.call::<ScrubReport>(&pause).unwrap().into_result().unwrap().state, "PAUSED");
+    let nowhere = post("/v1/pools/flash9/scrub", r#"{"action":"pause"}"#);
+    assert_eq!(client.call::<ScrubReport>(&nowhere).unwrap_err().code(), &codes::POOL_NOT_FOUND);
+    let nonsense = post("/v1/pools/flash0/scrub", r#"{"action":"dance"}"#);
+    assert_eq!(client.call::<ScrubReport>(&nonsense).unwrap_err().code(), &codes::BAD_INPUT);
+    let spare = post("/v1/drives", r#"{"path":"drives/9"}"#);
+    assert_eq!(client.call::<DriveTaken>(&spare).unwrap().into_result().unwrap().taken_as, "SPARE");
+    let replace = post("/v1/drives/flash0/3/replace", r#"{"path":"drives/9"}"#);
+    assert_eq!(client.call::<DriveTaken>(&replace).unwrap().into_result().unwrap().taken_as, "flash0/3");
+    let no_spare = post("/v1/drives/flash0/3/replace", "{}");
+    assert_eq!(client.call::<DriveTaken>(&no_spare).unwrap_err().code(), &codes::NO_SPARE);
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod handle;
 pub mod locks;
 mod names;
 pub mod op;
+mod paths;
 mod refusal;
 mod reply;
 mod stamp;

@@ -592,3 +592,15 @@ fn times_never_go_back_nor_repeat_even_if_the_clock_does() {
     let made = file(&lab, &lab.root, b"z");
     assert!(made.attr.changed.0 <= lab.hand.wall.get());
 }
+
+#[test]
+fn what_is_lost_is_told_by_path() {
+    let lab = Lab::new();
+    let vm = dir(&lab, &lab.root, b"web-1");
+    let disk = file(&lab, &vm.handle, b"disk.raw");
+    let id = base::FileId(run(lab.fs.getattr(&user(0), &disk.handle)).unwrap().file.0);
+    let nobody = base::FileId(u64::MAX);
+    let paths = run(lab.fs.paths_of(&[id, nobody].into())).unwrap();
+    assert_eq!(paths[&id], "/vms/web-1/disk.raw");
+    assert_eq!(paths[&nobody], format!("#{nobody}"));
+}

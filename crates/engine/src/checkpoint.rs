@@ -121,6 +121,9 @@ impl Inner {
         self.write_usage(mover, &mut root).await?;
         mover.meta.drain(self).await?;
         self.flush_drives().await?;
+        // Both streams are drained and nothing else writes stripes.
+        let next = self.state.borrow_mut().next_generation();
+        self.group.stripes_are_whole_below(next);
         Ok(root)
     }
 

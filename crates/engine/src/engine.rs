@@ -20,7 +20,9 @@ use crate::inner::{Inner, Outcome};
 use crate::memory::{check_limits, check_write};
 use crate::mover::Mover;
 use crate::options::{Counters, Event, Options};
+use crate::rebuild::rebuild_for_ever;
 use crate::record::{decode_changes, decode_write, encode_changes};
+use crate::scrub::scrub_for_ever;
 use crate::staged::Stamp;
 use crate::state::{BLOCK_OBJECT_BYTES, State, table_tree};
 use crate::store::{BLOCK_BYTES, Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
@@ -74,6 +76,8 @@ impl Engine {
         spawn.spawn("apply", Box::pin(apply_stable(self.inner.clone())));
         spawn.spawn("engine", Box::pin(background(self.inner.clone())));
         spawn.spawn("journal root", Box::pin(keep_root(self.inner.clone())));
+        spawn.spawn("scrub", Box::pin(scrub_for_ever(self.inner.clone())));
+        spawn.spawn("rebuild", Box::pin(rebuild_for_ever(self.inner.clone())));
     }
 
     /// Destages everything that is stable and makes a checkpoint. Goes on to its end also

@@ -20,6 +20,8 @@ use crate::mover::Mover;
 use crate::options::{Counters, Event, Options};
 use crate::page::Page;
 use crate::pages::{PageEntry, TablePage};
+use crate::rebuild::Rebuild;
+use crate::scrub::Scrubber;
 use crate::state::State;
 use crate::store::{FileHead, StoreRefusal};
 use crate::tree::{Missing, PageId};
@@ -60,6 +62,10 @@ pub(crate) struct Inner {
     pub waiting_for_room: Cell<u32>,
     /// Bytes of stripe payload in all, as of the last look.
     pub total_bytes: Cell<u64>,
+    /// The pass that fills drives.
+    pub rebuild: Rebuild,
+    /// The background scrub.
+    pub scrubber: Scrubber,
     pub counters: RefCell<Counters>,
     pub events: RefCell<Vec<Event>>,
 }
@@ -96,6 +102,8 @@ impl Inner {
             promised_blocks: Cell::new(0),
             waiting_for_room: Cell::new(0),
             total_bytes: Cell::new(0),
+            rebuild: Rebuild::default(),
+            scrubber: Scrubber::default(),
             counters: RefCell::default(),
             events: RefCell::default(),
         }

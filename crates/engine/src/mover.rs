@@ -132,6 +132,7 @@ impl OpenStripe {
 /// A stripe on its way to the drives.
 struct Flying {
     stripe: StripeId,
+    generation: u64,
     written: oneshot::Receiver<Result<(), WriteFault>>,
     consequences: Consequences,
 }
@@ -281,7 +282,7 @@ impl Stream {
         };
         inner.world.spawn.spawn("stripe", Box::pin(write));
         let consequences = std::mem::take(&mut self.consequences);
-        self.flying.push_back(Flying { stripe, written, consequences });
+        self.flying.push_back(Flying { stripe, generation, written, consequences });
     }
 
     /// Waits for the oldest stripe and applies its consequences.
@@ -295,6 +296,7 @@ impl Stream {
             }
         }
         inner.state.borrow_mut().stripes.settle(flying.stripe);
+        inner.note_fresh(flying.stripe, flying.generation);
         Ok(())
     }
 

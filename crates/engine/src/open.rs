@@ -141,6 +141,10 @@ impl Engine {
         };
         let opened = Opened { replayed: recovered.records.len(), blocked: recovered.blocked, legs: recovered.legs };
         let engine = Engine::assemble(group, journal, world, options, (state, mover));
+        let floor = engine.inner.state.borrow_mut().next_generation();
+        engine.inner.group.stripes_are_whole_below(floor);
+        engine.inner.resume_rebuild().await;
+        engine.inner.resume_scrub().await;
         engine.inner.remember_lost(&opened.blocked).await.map_err(OpenFault::Replay)?;
         engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
         engine.inner.state.borrow_mut().replaying = false;

@@ -6,6 +6,7 @@ use base::FileId;
 use raid::StripeId;
 
 use crate::legs::TakeInRefused;
+use crate::scrub::{Scrub, ScrubPolicy};
 
 /// Settings. All of them may change from one opening to the next.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ pub struct Options {
     pub quiet_after: Duration,
     /// Stripes on their way to the drives at a time.
     pub stripes_in_flight: usize,
+    /// Stripes rebuilt at a time.
+    pub rebuild_in_flight: usize,
+    /// How stripes are looked at in the background.
+    pub scrub: ScrubPolicy,
     /// With changes, a checkpoint happens at least this often.
     pub checkpoint_every: Duration,
     /// How often the background work looks around.
@@ -56,6 +61,8 @@ impl Default for Options {
             destage_blocks: 1 << 20,
             quiet_after: Duration::from_millis(500),
             stripes_in_flight: 4,
+            rebuild_in_flight: 4,
+            scrub: ScrubPolicy::FLASH,
             checkpoint_every: Duration::from_secs(10),
             tick: Duration::from_millis(250),
             era_poll: Duration::from_millis(1),
@@ -107,6 +114,10 @@ pub struct Counters {
     pub objects_moved: u64,
     /// Blocks reclaimed after truncation or removal.
     pub blocks_reclaimed: u64,
+    /// Stripes read back soon after they were written.
+    pub stripes_read_back: u64,
+    /// Units repaired by that.
+    pub units_repaired_on_read_back: u64,
 }
 
 /// Something an operator may want to know.
@@ -135,6 +146,18 @@ pub enum Event {
     LegNotTakenIn {
         /// Why.
         refused: TakeInRefused,
+    },
+    /// An object is not what it says although its unit is whole: wrong bytes were written.
+    ObjectDamaged {
+        /// Its stripe.
+        stripe: StripeId,
+        /// Where it starts in the stripe's data units.
+        offset_bytes: u32,
+    },
+    /// A pass over everything is done.
+    ScrubDone {
+        /// What it found.
+        found: Scrub,
     },
     /// The cleaner found an object damaged beyond repair and left its stripe alone.
     StripeStuck {

@@ -83,6 +83,8 @@ pub struct StripeTable {
     retiring: Vec<StripeId>,
     changed: BTreeSet<StripeId>,
     live_bytes: u64,
+    /// Rows in state `Written`.
+    written: u64,
 }
 
 impl StripeTable {
@@ -97,6 +99,7 @@ impl StripeTable {
         let row = self.segments.get_mut(&usage.stripe.segment).and_then(|rows| rows.get_mut(usage.stripe.row as usize));
         let row = row.ok_or(FormatError("stripe table"))?;
         self.live_bytes = self.live_bytes - u64::from(row.live_bytes) + u64::from(usage.live_bytes);
+        self.written = self.written - u64::from(row.state == State::Written) + u64::from(usage.live_bytes > 0);
         if usage.live_bytes == 0 {
             *row = FREE;
             self.free.insert(usage.stripe);
@@ -125,6 +128,8 @@ impl StripeTable {
     pub fn settle(&mut self, stripe: StripeId) {
         let row = self.row(stripe);
         row.state = State::Written;
+        self.written += 1;
+        let row = self.row(stripe);
         let empty = row.live_bytes == 0;
         self.changed.insert(stripe);
         if empty {
@@ -134,6 +139,7 @@ impl StripeTable {
 
     fn empty(&mut self, stripe: StripeId) {
         self.row(stripe).state = State::Emptied;
+        self.written -= 1;
         self.emptied.push(stripe);
     }
 
@@ -154,14 +160,6 @@ impl StripeTable {
         if emptied {
             self.empty(stripe);
         }
-    }
-
-    /// Generation of the content of `stripe`; 0 if it is free.
-    pub fn generation(&self, stripe: StripeId) -> u64 {
-        self.segments
-            .get(&stripe.segment)
-            .and_then(|rows| rows.get(stripe.row as usize))
-            .map_or(0, |row| row.generation)
     }
 
     /// Rows changed since the last call, as they are now.
@@ -201,6 +199,43 @@ impl StripeTable {
                 .map(move |(row, number)| (StripeId { segment, row: number }, row.generation))
         });
         rows.collect()
+    }
+
+    /// Stripes whose content somebody may still refer to, the durable root included, with
+    /// their generations, in order.
+    pub fn settled(&self) -> impl Iterator<Item = (StripeId, u64)> + '_ {
+        self.segments.iter().flat_map(|(&segment, rows)| {
+            rows.iter()
+                .zip(0u32..)
+                .filter(|(row, _)| matches!(row.state, State::Written | State::Emptied))
+                .map(move |(row, number)| (StripeId { segment, row: number }, row.generation))
+        })
+    }
+
+    /// Generation of the content of `stripe`, if it is written and holds something.
+    pub fn written_generation(&self, stripe: StripeId) -> Option<u64> {
+        let row = self.segments.get(&stripe.segment)?.get(stripe.row as usize)?;
+        (row.state == State::Written).then_some(row.generation)
+    }
+
+    /// The first written stripe at `from` or behind it.
+    pub fn next_written(&self, from: StripeId) -> Option<StripeId> {
+        self.segments.range(from.segment..).find_map(|(&segment, rows)| {
+            let first = if segment == from.segment { from.row as usize } else { 0 };
+            let found = (first..rows.len()).find(|&row| rows[row].state == State::Written)?;
+            Some(StripeId { segment, row: found as u32 })
+        })
+    }
+
+    /// Written stripes that hold something.
+    pub fn written_count(&self) -> u64 {
+        self.written
+    }
+
+    /// Generation of the content of `stripe`, if it is settled.
+    pub fn settled_generation(&self, stripe: StripeId) -> Option<u64> {
+        let row = self.segments.get(&stripe.segment)?.get(stripe.row as usize)?;
+        matches!(row.state, State::Written | State::Emptied).then_some(row.generation)
     }
 
     fn usage(&mut self, stripe: StripeId) -> Usage {
@@ -304,7 +339,7 @@ mod tests {
         table.begin_retire();
         assert_eq!(table.free_count(), 1, "the old root still names it");
         table.finish_retire();
-        assert_eq!((table.free_count(), table.generation(stripe)), (2, 0));
+        assert_eq!((table.free_count(), table.settled_generation(stripe)), (2, None));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverR
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
+use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
 use engine::{Finding, Scrub};
@@ -92,6 +93,31 @@ impl ControlBackend for Backend {
 
     fn fsck(&self) -> Answer<'_, FsckReport> {
         self.ask(|shard| Box::pin(async move { shard.fsck().await }))
+    }
+
+    fn scrub(&self) -> Answer<'_, ScrubReport> {
+        self.ask(|shard| Box::pin(async move { Ok(shard.scrub_report()) }))
+    }
+
+    fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport> {
+        self.ask(move |shard| {
+            Box::pin(async move {
+                match action {
+                    ScrubAction::Start => shard.engine.scrub_start().await,
+                    ScrubAction::Pause => shard.engine.scrub_pause(true).await,
+                    ScrubAction::Resume => shard.engine.scrub_pause(false).await,
+                }
+                Ok(shard.scrub_report())
+            })
+        })
+    }
+
+    fn add_spare(&self, path: String) -> Answer<'_, DriveTaken> {
+        self.ask(move |shard| Box::pin(async move { shard.add_spare(&path).await }))
+    }
+
+    fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken> {
+        self.ask(move |shard| Box::pin(async move { shard.replace_drive(slot, path).await }))
     }
 
     fn checkpoint(&self) -> Answer<'_, CheckpointReport> {
@@ -181,7 +207,7 @@ impl Shard {
         let repaired_before = self.engine.group().counters().units_repaired;
         let scrub = self.engine.scrub().await.map_err(|refusal| cannot(refusal.to_string()))?;
         self.engine.group().scrub_registers().await;
-        self.last_scrub_ns.set(u64::try_from(Timestamp::now().as_nanosecond()).ok());
+        self.last_fsck_ns.set(u64::try_from(Timestamp::now().as_nanosecond()).ok());
         let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
         let mut damage: Vec<Damage> = names
@@ -224,6 +250,7 @@ fn damage_of_units(scrub: &Scrub) -> impl Iterator<Item = Damage> {
         (scrub.stripes_lost, "stripes have too few good units left"),
         (scrub.units_unrepaired, "damaged units could not be rewritten"),
         (scrub.stripes_inconsistent, "stripes have parity that does not fit their data"),
+        (scrub.objects_damaged, "objects are not what they say, in units that are whole"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)

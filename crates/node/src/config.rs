@@ -17,6 +17,12 @@ pub struct StoreConfig {
     pub pool: String,
     /// Drive files or block devices.
     pub drives: Vec<PathBuf>,
+    /// Blank drives that take the place of failed ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spares: Vec<PathBuf>,
+    /// Seconds that a drive that went away is waited for before a spare takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_wait_seconds: Option<u64>,
     /// One or two journal legs: persistent memory, devices, or files.
     pub journal: Vec<PathBuf>,
     /// Bytes of a stripe unit, when the pool is made.
@@ -44,6 +50,9 @@ pub struct StoreConfig {
     /// How the drives are shared; what is not said has its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<IoConfig>,
+    /// The file it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// How the drives of the pool are shared and how late reads are treated.
@@ -69,25 +78,44 @@ pub struct IoConfig {
 impl StoreConfig {
     /// Reads the file at `path`.
     pub fn load(path: &Path) -> Result<StoreConfig, Problem> {
-        let refused = |why: String| {
-            Problem::new(&codes::BAD_INPUT, format!("{} is not a usable configuration", path.display())).why(why)
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        let mut config: StoreConfig = toml::from_str(&text).map_err(|error| refused(error.to_string()))?;
+        let mut config = Self::read(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        for file in config.drives.iter_mut().chain(&mut config.journal) {
+        for file in config.drives.iter_mut().chain(&mut config.spares).chain(&mut config.journal) {
             *file = folder.join(&*file);
         }
         if let Some(profiles) = config.io.as_mut().and_then(|io| io.profiles.as_mut()) {
             *profiles = folder.join(&*profiles);
         }
+        config.file = Some(path.to_owned());
         Ok(config)
+    }
+
+    /// The file at `path` as it stands.
+    fn read(path: &Path) -> Result<StoreConfig, Problem> {
+        let refused = |why: String| {
+            Problem::new(&codes::BAD_INPUT, format!("{} is not a usable configuration", path.display())).why(why)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Adds a drive that was given while the store ran to the file it was read from, so that
+    /// it is found again after a restart. Nothing happens without a file.
+    pub(crate) fn remember_drive(&self, drive: &Path) -> Result<(), Problem> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut stands = Self::read(file)?;
+        stands.spares.push(drive.to_owned());
+        stands.save(file)
     }
 
     /// Writes the file at `path`.
     pub fn save(&self, path: &Path) -> Result<(), Problem> {
         let text = toml::to_string_pretty(self).map_err(|error| error.to_string());
-        let written = text.and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
+        let new = path.with_extension("toml.new");
+        let written = text.and_then(|text| {
+            let done = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
+            done.map_err(|error| error.to_string())
+        });
         written.map_err(|why| Problem::new(&codes::BAD_INPUT, format!("{} cannot be written", path.display())).why(why))
     }
 }

@@ -1,10 +1,13 @@
 //! What happened below, as log lines; each is consumed, and so logged, here and once.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use engine::Event;
+use raid::StripeId;
 
+use crate::healer::words;
 use crate::shard::Shard;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -18,6 +21,10 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
         for event in shard.engine.group().drain_events() {
             group_event(&event);
         }
+        let lost = shard.engine.take_lost_stripes();
+        if !lost.is_empty() {
+            tokio::task::spawn_local(tell_losses(shard.clone(), lost.into_iter().collect()));
+        }
         for event in shard.engine.take_events() {
             engine_event(&event);
             if let Event::Stopped { why } = event {
@@ -30,10 +37,33 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
     }
 }
 
+/// Files and ranges that the rebuild could not save, each by its path.
+async fn tell_losses(shard: Rc<Shard>, stripes: BTreeSet<StripeId>) {
+    let Ok(ranges) = shard.engine.lost_ranges(&stripes).await else {
+        tracing::error!(
+            code = "VH1032",
+            stripes = stripes.len(),
+            "stripes are lost; what they held cannot be told now"
+        );
+        return;
+    };
+    let files = ranges.iter().map(|range| range.file).collect();
+    let paths = shard.fs.paths_of(&files).await.unwrap_or_default();
+    for range in &ranges {
+        let path = paths.get(&range.file).cloned().unwrap_or_else(|| format!("#{}", range.file));
+        let (offset_bytes, len_bytes) = (range.offset_bytes, range.len_bytes);
+        tracing::error!(code = "VH1032", path, offset_bytes, len_bytes, "this part of the file is lost beyond repair");
+    }
+    if ranges.is_empty() {
+        tracing::warn!(stripes = stripes.len(), "stripes are lost, and no file needs what they held");
+    }
+}
+
 fn group_event(event: &raid::Event) {
     match event {
         raid::Event::DriveFailed { slot, reason } => {
-            tracing::error!(code = "VH1021", slot = slot.0 + 1, ?reason, "drive failed; its units are read around");
+            let why = words(*reason);
+            tracing::error!(code = "VH1021", slot = slot.0 + 1, why, "drive failed; its units are read around");
         }
         raid::Event::DriveMissing { slot } => {
             tracing::error!(code = "VH1022", slot = slot.0 + 1, "drive is missing");
@@ -61,6 +91,10 @@ fn engine_event(event: &Event) {
             tracing::error!(code = "VH1051", %refused, "a journal leg that came back cannot be taken in");
         }
         Event::Stopped { why } => tracing::error!(code = "VH1026", why, "the store has stopped acknowledging"),
+        Event::ScrubDone { found } => {
+            let (stripes, repaired) = (found.stripes, found.units_repaired);
+            tracing::info!(code = "VH1034", stripes, repaired, "a scrub has read everything once");
+        }
         other => tracing::error!(code = "VH1033", event = ?other, "stored data is damaged"),
     }
 }

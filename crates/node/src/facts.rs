@@ -1,14 +1,18 @@
 //! What the store knows, in the words of the API.
 
-use base::port::LegKind;
+use std::rc::Rc;
+
+use base::port::{Drive as _, LegKind};
 use control::datastore::Datastore;
-use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState};
-use control::status::{Facts, NfsService};
+use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState, Rebuild, RebuildDrive};
+use control::status::{Facts, Job, NfsService};
 use datastore::{DatastoreInfo, DatastoreOptions, RootUser};
 use engine::Store;
-use jiff::Timestamp;
 use journal::LegState;
 
+use world_real::RealDrive;
+
+use crate::healer::{Bay, words};
 use crate::io;
 use crate::sample;
 use crate::shard::Shard;
@@ -34,7 +38,7 @@ impl Shard {
             load: samples.0.load(&samples.1),
             latency_ms: samples.0.latency(&samples.1),
             memory: sample::memory(self),
-            jobs: Vec::new(),
+            jobs: self.jobs(),
         }
     }
 
@@ -75,10 +79,11 @@ impl Shard {
             ),
             written_stripes: Some(raid.stripes_written),
             free_stripes: Some(status.stripes_free),
-            last_scrub: self.last_scrub_ns.get().and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok()),
+            last_scrub: self.last_scrub(),
             repaired_units: Some(raid.units_repaired),
             unrepairable_units: Some(raid.reads_failed),
-            drives: group.drives.iter().map(|drive| self.drive(drive)).collect(),
+            rebuild: self.engine.rebuild_status().as_ref().map(rebuild),
+            drives: group.drives.iter().map(|drive| self.drive(drive)).chain(self.spares(group.drives.len())).collect(),
             io: Some(io::pool(self.engine.group())),
         }
     }
@@ -97,7 +102,10 @@ impl Shard {
             path: drive.serial.clone(),
             serial: Some(drive.serial.clone()),
             state,
-            reason: drive.fail_reason.map(|reason| format!("{reason:?}").to_lowercase()),
+            reason: drive
+                .fail_reason
+                .map(|reason| words(reason).to_owned())
+                .or_else(|| (drive.state == raid::DriveState::Missing).then(|| "not there since the start".to_owned())),
             since: None,
             access: (!drive.access.is_empty()).then(|| drive.access.to_owned()),
             capacity_bytes: Some(u64::from(drive.extents_total) * rows),
@@ -109,6 +117,51 @@ impl Shard {
             wear_percent: None,
             io: io::drive(self.engine.group(), drive.slot),
         }
+    }
+
+    /// Spares, numbered behind the members.
+    fn spares(&self, members: usize) -> Vec<Drive> {
+        let spares = self.media.healer.spares();
+        let spare = |(number, (bay, drive)): (usize, (Rc<Bay>, Rc<RealDrive>))| {
+            let info = drive.info();
+            Drive {
+                pool: self.config.pool.clone(),
+                slot: u32::try_from(members + number + 1).unwrap_or(u32::MAX),
+                path: bay.path.display().to_string(),
+                serial: Some(info.serial),
+                state: DriveState::Spare,
+                reason: None,
+                since: None,
+                access: Some(info.access.to_owned()),
+                capacity_bytes: Some(info.capacity_bytes),
+                used_bytes: Some(0),
+                read_errors: None,
+                write_errors: None,
+                check_errors: None,
+                repaired_units: None,
+                wear_percent: None,
+                io: None,
+            }
+        };
+        spares.into_iter().enumerate().map(spare).collect()
+    }
+
+    fn jobs(&self) -> Vec<Job> {
+        let Some(status) = self.engine.rebuild_status() else { return Vec::new() };
+        let since = status.since.map(|since| self.engine.group().world().clock.now().since(since).as_secs_f64());
+        let job = |drive: &engine::RebuildingDrive| {
+            let done = drive.units_total - drive.units_left;
+            // 1 is for what is done, and then there is no job.
+            let ratio = (done as f64 / drive.units_total.max(1) as f64).min(0.999);
+            Job {
+                id: format!("rebuild-{}", drive.slot.0 + 1),
+                kind: "rebuild".to_owned(),
+                object: format!("{}/{}", self.config.pool, drive.slot.0 + 1),
+                progress_ratio: Some(ratio),
+                eta_seconds: since.filter(|_| ratio > 0.01).map(|since| since * (1.0 - ratio) / ratio),
+            }
+        };
+        status.drives.iter().map(job).collect()
     }
 
     fn journal(&self) -> Journal {
@@ -178,6 +231,22 @@ impl Shard {
             },
             mounts: Some(self.service.mounts().iter().filter(|mount| mounted(mount)).count() as u64),
         }
+    }
+}
+
+fn rebuild(status: &engine::RebuildStatus) -> Rebuild {
+    let drive = |drive: &engine::RebuildingDrive| RebuildDrive {
+        slot: u32::from(drive.slot.0) + 1,
+        started_at_stripe: drive.start.to_string(),
+        units_total: drive.units_total,
+        units_done: drive.units_total - drive.units_left,
+        only_newer: drive.came_back,
+    };
+    Rebuild {
+        pass: status.pass + 1,
+        pointer: status.cursor.to_string(),
+        drives: status.drives.iter().map(drive).collect(),
+        stripes_lost: status.stripes_lost,
     }
 }
 

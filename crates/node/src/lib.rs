@@ -13,6 +13,7 @@ mod backend;
 mod config;
 mod events;
 mod facts;
+mod healer;
 mod io;
 mod metrics;
 pub mod nfs_door;
@@ -20,6 +21,7 @@ mod pool;
 mod ready;
 mod sample;
 mod shard;
+mod upkeep;
 
 use std::future::Future;
 use std::sync::Arc;

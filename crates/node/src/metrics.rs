@@ -74,10 +74,14 @@ pub(crate) fn page(shard: &Shard) -> String {
         ("hedged_reads_total", hedges.hedged),
         ("hedged_reads_won_total", hedges.won),
         ("hedged_reads_over_budget_total", hedges.over_budget),
+        ("stripes_rebuilt_total", raid.stripes_rebuilt),
+        ("units_rebuilt_total", raid.units_rebuilt),
+        ("stripes_read_back_total", engine.stripes_read_back),
     ] {
         let _ = writeln!(out, "# TYPE vmhold_{name} counter\nvmhold_{name} {value}");
     }
     queues(&mut out, shard);
+    crate::upkeep::metrics(shard, &mut out);
     out
 }
 

@@ -5,24 +5,27 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::port::{Drive, Leg, World};
+use base::port::{Leg, World};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::{Engine, Opened, Options};
 use raid::{Group, GroupOptions};
-use world_real::{OpenError, RealDrive, RealLeg, Ring, open_drive, open_leg};
+use world_real::{OpenError, RealLeg, Ring, open_leg};
 
 use crate::config::StoreConfig;
+use crate::healer::{Healer, SmallestThatFits};
 use crate::io;
 
 /// How often media are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a drive that went away is waited for before a spare takes its place.
+const RETURN_WAIT_SECONDS: u64 = 10;
 /// Name of the register that says who the pool is.
 const IDENTITY_REGISTER: &str = "identity";
 
-/// Drives and journal legs that could be opened.
+/// The media of a store: bays of drives, and journal legs that could be opened.
 pub(crate) struct Media {
-    pub drives: Vec<Rc<RealDrive>>,
+    pub healer: Healer,
     pub legs: Vec<Rc<RealLeg>>,
     ring: Option<Ring>,
 }
@@ -48,9 +51,11 @@ impl Media {
             tracing::warn!(code = "VH1003", %error, "io_uring is refused here; drives are driven by threads");
         }
         let ring = ring.ok();
-        let drives = each(&config.drives, "drive", |path| open_drive(path, ring.as_ref()));
         let legs = each(&config.journal, "journal leg", |path| open_leg(path, ring.as_ref()));
-        Media { drives, legs, ring }
+        let return_wait = Duration::from_secs(config.return_wait_seconds.unwrap_or(RETURN_WAIT_SECONDS));
+        let paths = config.drives.iter().chain(&config.spares).cloned();
+        let healer = Healer::open(paths, ring.clone(), Box::new(SmallestThatFits { return_wait }));
+        Media { healer, legs, ring }
     }
 
     /// For legs that come back.
@@ -58,34 +63,24 @@ impl Media {
         LegOpener { ring: self.ring.clone() }
     }
 
-    fn drives(&self) -> Vec<Rc<dyn Drive>> {
-        self.drives.iter().map(|drive| drive.clone() as Rc<dyn Drive>).collect()
-    }
-
     fn legs(&self) -> Vec<Rc<dyn Leg>> {
         self.legs.iter().map(|leg| leg.clone() as Rc<dyn Leg>).collect()
     }
 
-    /// Looks at the drives from time to time. A lost one is written to, so that the group
+    /// Looks at the media from time to time. A lost drive is written to, so that the group
     /// notices at once and not with the next write that happens to meet it.
-    pub async fn watch(self, engine: Engine) {
-        let mut lost = vec![false; self.drives.len()];
+    pub async fn watch(self: Rc<Self>, engine: Engine) {
         loop {
             tokio::time::sleep(WATCH_EVERY).await;
-            let mut news = false;
-            for (drive, lost) in self.drives.iter().zip(&mut lost) {
-                if !*lost && drive.check_identity().is_err() {
-                    tracing::error!(code = "VH1021", drive = %drive.path().display(), "drive is gone, truncated or replaced");
-                    (*lost, news) = (true, true);
-                }
-            }
+            let news = self.healer.check_identities();
             for leg in &self.legs {
                 // A leg that is gone answers so at the next record, which drops it.
                 let _ = leg.check_identity();
             }
             if news && engine.checkpoint().await.is_err() {
-                tracing::error!(code = "VH1013", "the pool takes no more writes");
+                tracing::error!(code = "VH1026", "the pool takes no more writes");
             }
+            self.healer.look(&engine).await;
         }
     }
 }
@@ -107,8 +102,8 @@ fn each<T>(
 
 /// Makes a pool of the media, with a filesystem in it and `first` as its first datastore.
 pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &World) -> Result<(), Problem> {
-    let media = Media::open(config);
-    if media.drives.len() != config.drives.len() || media.legs.len() != config.journal.len() {
+    let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() });
+    if media.healer.drives().len() != config.drives.len() || media.legs.len() != config.journal.len() {
         return Err(Problem::new(&codes::BAD_INPUT, "not every drive and journal leg could be opened")
             .why("the log names each one and the reason"));
     }
@@ -119,7 +114,7 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
         data_width_max: config.stripe_data.unwrap_or(defaults.data_width_max),
         ..defaults
     };
-    let group = Group::create(media.drives(), options, world.clone()).await;
+    let group = Group::create(media.healer.drives(), options, world.clone()).await;
     let group = group.map_err(|refused| {
         Problem::new(&codes::FOREIGN_DRIVE, format!("pool \"{}\" cannot be made of these drives", config.pool))
             .why(refused.to_string())
@@ -145,7 +140,7 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
 /// Opens the pool.
 pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine, Opened, Identity, Media), Problem> {
     let media = Media::open(config);
-    let group = Group::open(media.drives(), None, world.clone()).await.map_err(|refused| {
+    let group = Group::open(media.healer.drives(), None, world.clone()).await.map_err(|refused| {
         let mut problem = Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be assembled", config.pool))
             .why(refused.to_string());
         for (drive, finding) in &refused.assembly().drives {
@@ -154,6 +149,7 @@ pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine,
         problem
     })?;
     group.set_flow(io::settings(config.io.as_ref())?);
+    media.healer.sort(&group.assembly().drives);
     let identity = identity_of(&group).await;
     let (engine, opened) = start(config, group, &media, world).await?;
     Ok((engine, opened, identity, media))

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::config::StoreConfig;
 use crate::events::log_until_stopped;
 use crate::nfs_door::{Door, answer_datagrams, call_clients, register, unregister};
-use crate::pool;
+use crate::pool::{self, Media};
 use crate::ready::{Ready, bind, bind_datagrams};
 use crate::sample::Sample;
 
@@ -48,10 +48,12 @@ pub(crate) struct Shard {
     pub started: Instant,
     /// Newest and the one before, a second apart.
     pub samples: RefCell<(Sample, Sample)>,
-    /// Last scrub's end, as wall time in nanoseconds.
-    pub last_scrub_ns: Cell<Option<u64>>,
     /// Opens journal legs that come back.
     pub legs: pool::LegOpener,
+    /// When `fsck` last read every unit, as wall time in nanoseconds.
+    pub last_fsck_ns: Cell<Option<u64>>,
+    /// Drives, spares, journal legs.
+    pub media: Rc<Media>,
     mappings: Vec<Mapping>,
 }
 
@@ -78,7 +80,8 @@ impl Shard {
         let service = service.map_err(|refused| cannot(format!("{refused:?}")))?;
         let ready = Ready { nfs: nfs_at, mount: mount_at, api: config.api };
         let legs = media.leg_opener();
-        tokio::task::spawn_local(media.watch(engine.clone()));
+        let media = Rc::new(media);
+        tokio::task::spawn_local(media.clone().watch(engine.clone()));
         let shard = Rc::new(Shard {
             config,
             engine,
@@ -89,8 +92,9 @@ impl Shard {
             ready,
             started: Instant::now(),
             samples: RefCell::default(),
-            last_scrub_ns: Cell::new(None),
             legs,
+            last_fsck_ns: Cell::new(None),
+            media,
             mappings,
         });
         shard.open_doors(nfs, mounts).await?;

@@ -20,7 +20,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use base::buf::BufMut;
-use base::id::GroupId;
+use base::id::{DriveId, GroupId};
 use base::port::{Drive, MediaFault, World};
 use futures_util::future::join_all;
 
@@ -262,10 +262,11 @@ fn choose_group(
 
 /// Steps 1 and 2 for the drives of one group.
 fn examine(mut acceptors: Vec<Acceptor>, mut assembly: Assembly) -> Result<(Candidate, Assembly), OpenRefused> {
-    let slots: Vec<Slot> = acceptors.iter().map(|acceptor| acceptor.label.slot).collect();
+    let ids: Vec<DriveId> = acceptors.iter().map(|acceptor| acceptor.label.drive).collect();
     acceptors.retain(|acceptor| {
         let slot = acceptor.label.slot;
-        let twin = slots.iter().filter(|other| **other == slot).count() > 1;
+        // Two drives of one slot are a drive and its successor; the header tells them apart.
+        let twin = ids.iter().filter(|other| **other == acceptor.label.drive).count() > 1;
         if twin {
             assembly.drives[acceptor.index].1 = Finding::Twin(slot);
         }
@@ -417,6 +418,11 @@ async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World)
                 member.state.set(DriveState::Good);
                 debug_assert_eq!(*slot, member.slot);
                 group.fail(&member, *reason);
+            }
+            // It was not whole, so there is nothing to wait for.
+            None if member.state.get() == DriveState::Missing && group.is_filling(member.slot) => {
+                member.state.set(DriveState::Rebuilding);
+                group.fail(&member, FailReason::Gone);
             }
             None if member.state.get() == DriveState::Missing => {
                 group.inner.record.event(Event::DriveMissing { slot: member.slot });

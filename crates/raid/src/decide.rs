@@ -221,6 +221,10 @@ impl Group {
         if !member.takes_part() {
             return;
         }
+        // Only a drive that went away keeps what it held; one half filled had too little.
+        if reason != FailReason::Gone || member.state.get() == DriveState::Rebuilding {
+            member.whole_below.set(0);
+        }
         member.state.set(DriveState::Failed);
         member.fail_reason.set(Some(reason));
         member.lane.iter().for_each(|lane| lane.retire());
@@ -244,10 +248,12 @@ impl Group {
             if self.inner.latched.get() {
                 return Err(Latched);
             }
+            let whole_below = self.inner.member(slot).whole_below.get();
             let change = |header: &mut GroupHeader| {
                 let record = &mut header.members[usize::from(slot.0)];
                 record.standing.votes().then(|| {
                     record.standing = Standing::Failed;
+                    record.whole_below = whole_below;
                     header.membership += 1;
                 })
             };

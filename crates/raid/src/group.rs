@@ -18,7 +18,7 @@ use crate::hedge::HedgeCounters;
 use crate::label::LabelState;
 use crate::lane::{Flow, FlowSettings, Lane, LaneStatus};
 use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
-use crate::member::Member;
+use crate::member::{DriveState, Member};
 use crate::membership::write_labels;
 use crate::principal::Principal;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
@@ -122,7 +122,7 @@ pub struct SegmentInfo {
     pub geometry: Geometry,
     /// Its rows.
     pub rows: u32,
-    /// Members of it that are not good.
+    /// Members of it to which nothing can be written.
     pub absent: u8,
 }
 
@@ -359,6 +359,16 @@ impl Group {
         self.inner.header.borrow().segments.get(&id).cloned()
     }
 
+    /// The owner of the stripes says: every stripe of an older generation than this that is
+    /// still referred to has been written and flushed. So a drive that goes now lacks
+    /// nothing older, should it come back.
+    pub fn stripes_are_whole_below(&self, generation: u64) {
+        let has_missed_nothing = |member: &&Rc<Member>| member.state.get() != DriveState::Failed;
+        for member in self.inner.all_members().iter().filter(has_missed_nothing) {
+            member.whole_below.set(generation);
+        }
+    }
+
     /// Every open segment, by id.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let header = self.inner.header.borrow();
@@ -366,7 +376,7 @@ impl Group {
     }
 
     fn describe(&self, segment: &Segment) -> SegmentInfo {
-        let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).is_good()).count();
+        let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).takes_part()).count();
         SegmentInfo {
             id: segment.id,
             geometry: segment.geometry,
@@ -375,7 +385,7 @@ impl Group {
         }
     }
 
-    /// Whether a segment lacks a good drive: new stripes then belong into a newly
+    /// Whether a segment lacks a drive that can be written: new stripes then belong into a newly
     /// opened, narrower one (`design.md` 11.7). Unknown segments are not degraded.
     pub fn is_degraded(&self, segment: SegmentId) -> bool {
         self.segment(segment).is_some_and(|segment| self.describe(&segment).absent > 0)
@@ -390,7 +400,7 @@ impl Group {
         }
         let extents = self.inner.extents.borrow();
         for ((free, member), extents) in load.free.iter_mut().zip(self.inner.all_members()).zip(extents.iter()) {
-            *free = if member.is_good() { extents.free() } else { 0 };
+            *free = if member.takes_part() { extents.free() } else { 0 };
         }
         load
     }
@@ -428,6 +438,9 @@ impl Group {
         // A repair that started before must not land on what is written there next.
         for id in self.inner.locks.held_in(segments) {
             drop(self.inner.locks.lock(id).await);
+        }
+        for member in self.inner.all_members() {
+            gone.iter().for_each(|segment| member.owed.borrow_mut().drop_segment(segment.id));
         }
         let mut extents = self.inner.extents.borrow_mut();
         for place in gone.iter().flat_map(|segment| &segment.places) {
@@ -483,7 +496,8 @@ fn founding_header(drives: &[Lane], options: &GroupOptions, shape: Shape, chance
         let mut id = DriveId::default();
         chance.fill(&mut id.0);
         let extents = shape.extents(info.capacity_bytes);
-        MemberRecord { drive: id, standing: Standing::Good, extents, model: info.model, serial: info.serial }
+        let standing = Standing::Good;
+        MemberRecord { drive: id, standing, extents, whole_below: 0, model: info.model, serial: info.serial }
     };
     let policy = Policy {
         data_width_max: options.data_width_max,

@@ -10,7 +10,7 @@ use base::id::{DriveId, GroupId};
 use crate::fields::{Reader, Writer};
 use crate::layout::{DRIVES_MAX, Geometry, Place, Policy, Segment, SegmentId, Shape, Slot};
 
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 /// Longest name of a register, in bytes.
 pub const REGISTER_NAME_BYTES_MAX: usize = 32;
 
@@ -42,6 +42,9 @@ pub struct MemberRecord {
     pub standing: Standing,
     /// Its extents.
     pub extents: u32,
+    /// Of a failed member: stripes of older generations than this are whole on it, should
+    /// the same drive come back. 0 trusts nothing.
+    pub whole_below: u64,
     /// Model when it joined, for people.
     pub model: String,
     /// Serial number or path when it joined, for people.
@@ -96,6 +99,7 @@ impl GroupHeader {
             out.raw(&member.drive.0);
             out.u8(member.standing as u8);
             out.u32(member.extents);
+            out.u64(member.whole_below);
             out.text(cut(&member.model));
             out.text(cut(&member.serial));
         }
@@ -176,7 +180,8 @@ fn decode_member(input: &mut Reader<'_>) -> Option<MemberRecord> {
         2 => Standing::Filling,
         _ => return None,
     };
-    Some(MemberRecord { drive, standing, extents: input.u32()?, model: input.text()?, serial: input.text()? })
+    let (extents, whole_below) = (input.u32()?, input.u64()?);
+    Some(MemberRecord { drive, standing, extents, whole_below, model: input.text()?, serial: input.text()? })
 }
 
 fn decode_segments(input: &mut Reader<'_>, next_segment: u32) -> Option<BTreeMap<SegmentId, Rc<Segment>>> {

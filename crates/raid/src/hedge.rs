@@ -104,7 +104,7 @@ impl Group {
         let slot = segment.place_of(range.role, range.id.row).slot;
         let principal = self.principal.reading();
         let member = self.inner.member(slot);
-        let Some(lane) = member.usable_lane().filter(|_| member.is_good()) else { return Err(Damage::Absent) };
+        let Some(lane) = member.usable_lane().filter(|_| member.holds(range.id)) else { return Err(Damage::Absent) };
         let profile = lane.profile();
         let timeout = match principal {
             Principal::UserRead => profile.user_read_timeout,

@@ -5,7 +5,8 @@
 //!   engine ── write_stripe / read / read_stripe / scrub_stripe / flush ──┐
 //!          ── register_read / register_cas (root, blobs) ──┐             │
 //!                                                          v             v
-//!   group header + named blobs (decide.rs)          units (write.rs, read.rs, repair.rs)
+//!   group header + named blobs (decide.rs)          units (write.rs, read.rs, repair.rs,
+//!   members come and go (membership.rs)                    rebuild.rs in the order of circular.rs)
 //!          v  majority of members, two slots each          v  one unit per drive, in parallel
 //!   ====== drive 0 ====== drive 1 ====== ... ====== drive n-1 ======
 //! ```
@@ -20,7 +21,9 @@
 //!   that write or flush is reported done; it is not believed when it comes back.
 //! * I5. A register's value is one that was set; once set on a majority, no crash and no
 //!   returning drive brings an older one back.
-//! * I6. Nothing is written to a drive whose label does not name this group and slot.
+//! * I6. Nothing is written to a drive whose label does not name this group and slot,
+//!   but for a drive that was handed over to join and may be written over.
+//! * I7. A unit that a rebuilding drive still owes is absent, whatever stands there.
 //!
 //! Costs per stripe of width w: w drive writes in parallel (one system call or submission
 //! each), no copy of the payload (buffers travel by handle; parity is one pass over the
@@ -32,6 +35,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod assemble;
+pub mod circular;
 mod decide;
 mod fields;
 mod group;
@@ -42,10 +46,12 @@ mod lane;
 pub mod layout;
 mod member;
 mod membership;
+mod owed;
 pub mod principal;
 pub mod profile;
 pub mod queue;
 mod read;
+mod rebuild;
 pub mod register;
 mod repair;
 mod status;
@@ -54,6 +60,7 @@ pub mod unit;
 mod write;
 
 pub use assemble::{Assembly, Finding, OpenRefused};
+pub use circular::{Circular, Joined};
 pub use decide::{CasRefused, Registers, Versioned};
 pub use group::{CreateRefused, Group, GroupOptions, NoSpace, SegmentInfo};
 pub use hedge::HedgeCounters;
@@ -65,6 +72,7 @@ pub use principal::{Principal, Shares};
 pub use profile::{DriveClass, Profile, Profiles, WritePattern};
 pub use queue::Usage;
 pub use read::Unreadable;
+pub use rebuild::Rebuilt;
 pub use repair::StripeVerdict;
 pub use status::{Counters, DriveStatus, Event, GroupState, GroupStatus, Space};
 pub use unit::Damage;

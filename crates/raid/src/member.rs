@@ -11,7 +11,8 @@ use base::port::MediaFault;
 use base::time::Nanos;
 
 use crate::lane::Lane;
-use crate::layout::{Shape, Slot};
+use crate::layout::{Shape, Slot, StripeId};
+use crate::owed::Owed;
 use crate::principal::Principal;
 
 /// State of a drive in the group (R-SPARE-05).
@@ -23,7 +24,8 @@ pub enum DriveState {
     Missing,
     /// Declared failed: out of the group, not believed when it comes back.
     Failed,
-    /// Joined in place of another and being filled: written and voting, not yet read.
+    /// Joined in place of another and being filled: written and voting, read where it is
+    /// filled already.
     Rebuilding,
 }
 
@@ -42,6 +44,8 @@ pub enum FailReason {
     Errors,
     /// Put out on request.
     Retired,
+    /// Far slower than the others for too long.
+    Slow,
 }
 
 /// A drive whose strikes within [`STRIKE_WINDOW`] add up to this much is failed: eight
@@ -81,6 +85,10 @@ pub(crate) struct Member {
     pub io_errors: Cell<u64>,
     pub damaged_units: Cell<u64>,
     pub repaired_units: Cell<u64>,
+    /// Units it lacks; looked at only while it is rebuilding.
+    pub owed: RefCell<Owed>,
+    /// Every stripe of an older generation that is referred to is whole on it.
+    pub whole_below: Cell<u64>,
     recent: RefCell<VecDeque<(Nanos, u32)>>,
 }
 
@@ -105,6 +113,8 @@ impl Member {
             io_errors: Cell::new(0),
             damaged_units: Cell::new(0),
             repaired_units: Cell::new(0),
+            owed: RefCell::new(Owed::All),
+            whole_below: Cell::new(0),
             recent: RefCell::new(VecDeque::new()),
         }
     }
@@ -117,6 +127,15 @@ impl Member {
     /// Whether it is written to, and votes: a member that is being filled does both.
     pub fn takes_part(&self) -> bool {
         matches!(self.state.get(), DriveState::Good | DriveState::Rebuilding)
+    }
+
+    /// Whether its unit of stripe `id` can be expected on it.
+    pub fn holds(&self, id: StripeId) -> bool {
+        match self.state.get() {
+            DriveState::Good => true,
+            DriveState::Rebuilding => !self.owed.borrow().contains(id),
+            DriveState::Missing | DriveState::Failed => false,
+        }
     }
 
     /// The way to the drive, if it is used.

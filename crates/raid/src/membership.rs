@@ -22,10 +22,11 @@
 
 use std::rc::Rc;
 
+use base::buf::BufMut;
 use base::id::{DriveId, GroupId};
 use base::port::{Drive, MediaFault};
 
-use crate::assemble::read_label;
+use crate::assemble::{Finding, read_label};
 use crate::decide::{Latched, aligned};
 use crate::group::Group;
 use crate::header::{GroupHeader, MemberRecord, Standing};
@@ -70,9 +71,15 @@ pub enum JoinRefused {
     /// The drive that wants to come back is not the one that belongs into the slot.
     #[error("it is not the drive of slot {}", .0.0)]
     Stranger(Slot),
+    /// No slot waits for this drive with what it holds.
+    #[error("no slot waits for this drive")]
+    Unawaited,
     /// The drive failed while it was made ready.
     #[error("the drive does not take what a member must hold: {0}")]
     Media(MediaFault),
+    /// It gave back other bytes than were written to it.
+    #[error("the drive gives back other bytes than were written to it")]
+    Bad,
     /// No majority of the drives takes changes.
     #[error("no majority of the drives takes changes")]
     Latched,
@@ -142,13 +149,15 @@ impl Group {
         let extents = self.vacant(slot)?;
         let drive = self.inner.flow.lane(drive);
         self.check_newcomer(&drive, extents, overwrite).await?;
+        self.try_out(&drive).await?;
         self.put_out(slot).await?;
         self.join(slot, drive, self.new_drive_id(), self.standing_to_join(slot)).await
     }
 
     /// Takes the drive of `slot` back after it was failed or missing. What it holds is
-    /// kept, to be filled only where it missed something.
-    pub async fn rejoin_member(&self, slot: Slot, drive: Rc<dyn Drive>) -> Result<(), JoinRefused> {
+    /// kept, to be filled only where it missed something: returns the generation below
+    /// which every stripe is whole on it, 0 if nothing on it is trusted.
+    pub async fn rejoin_member(&self, slot: Slot, drive: Rc<dyn Drive>) -> Result<u64, JoinRefused> {
         let extents = self.vacant(slot)?;
         let drive = self.inner.flow.lane(drive);
         self.check_size(&drive, extents)?;
@@ -159,7 +168,9 @@ impl Group {
             _ => return Err(JoinRefused::Stranger(slot)),
         }
         self.put_out(slot).await?;
-        self.join(slot, drive, id, self.standing_to_join(slot)).await
+        let whole_below = self.inner.header.borrow().members[usize::from(slot.0)].whole_below;
+        self.join(slot, drive, id, self.standing_to_join(slot)).await?;
+        Ok(whole_below)
     }
 
     /// Everything that belongs on the drive in `slot` is there: it is good from now on.
@@ -195,6 +206,86 @@ impl Group {
         }
         self.fail(&member, FailReason::Retired);
         self.settle_failures().await.map_err(|_| RemoveRefused::Latched)
+    }
+
+    /// Id of the drive that is, or was, in `slot`.
+    pub fn drive_in(&self, slot: Slot) -> Option<DriveId> {
+        self.inner.header.borrow().members.get(usize::from(slot.0)).map(|record| record.drive)
+    }
+
+    /// The slot that waits for exactly this drive, and that it may come back to with what
+    /// it holds: it was a member, and only went away. Reads the label, nothing else.
+    pub async fn awaits(&self, drive: Rc<dyn Drive>) -> Option<Slot> {
+        let Ok(LabelState::Good(label)) = read_label(&self.inner.flow.lane(drive)).await else { return None };
+        let header = self.inner.header.borrow();
+        let record = header.members.get(usize::from(label.slot.0))?;
+        let is_out = match record.standing {
+            Standing::Failed => record.whole_below > 0,
+            Standing::Good => self.inner.member(label.slot).state.get() == DriveState::Missing,
+            Standing::Filling => false,
+        };
+        (label.group == header.group && record.drive == label.drive && is_out).then_some(label.slot)
+    }
+
+    /// What the label of a drive that is not in use says.
+    pub async fn finding(&self, drive: Rc<dyn Drive>) -> Finding {
+        match read_label(&self.inner.flow.lane(drive)).await {
+            Err(fault) => Finding::Unreadable(fault),
+            Ok(LabelState::Blank) => Finding::Blank,
+            Ok(LabelState::Unknown) => Finding::Unknown,
+            Ok(LabelState::Good(label)) if label.group != self.inner.group => Finding::Foreign(label.group),
+            Ok(LabelState::Good(label)) if self.drive_in(label.slot) == Some(label.drive) => {
+                Finding::Failed(label.slot)
+            }
+            Ok(LabelState::Good(label)) => Finding::Mismatch(label.slot),
+        }
+    }
+
+    /// Size that a drive needs to take `slot`.
+    pub fn needed_bytes(&self, slot: Slot) -> u64 {
+        let header = self.inner.header.borrow();
+        let extents = header.members.get(usize::from(slot.0)).map_or(0, |record| record.extents);
+        header.shape.data_start_bytes() + u64::from(extents) * header.shape.extent_bytes()
+    }
+
+    /// Whether the header says that the drive in `slot` is being filled.
+    pub(crate) fn is_filling(&self, slot: Slot) -> bool {
+        let header = self.inner.header.borrow();
+        header.members.get(usize::from(slot.0)).is_some_and(|record| record.standing == Standing::Filling)
+    }
+
+    /// Writes a unit at the start, in the middle and at the end of where stripes go, and
+    /// reads all of it back after a flush (R-SPARE-04).
+    async fn try_out(&self, drive: &Lane) -> Result<(), JoinRefused> {
+        let shape = self.inner.shape;
+        let last = shape.extents(drive.info().capacity_bytes).saturating_sub(1);
+        let places = [0, last / 2, last].map(|extent| u16::try_from(extent).expect("at most 4,096 extents"));
+        let mut salt = [0; 8];
+        self.inner.world.chance.fill(&mut salt);
+        let pattern = |extent: u16| {
+            let mut unit = BufMut::zeroed(shape.unit_bytes as usize);
+            let mut word = u64::from_le_bytes(salt) ^ u64::from(extent).rotate_left(32);
+            for bytes in unit.chunks_exact_mut(8) {
+                word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            unit
+        };
+        for extent in places {
+            let at = shape.unit_offset_bytes(extent, 0);
+            let written = drive.write(Principal::Rebuild, at, pattern(extent).freeze()).await;
+            written.map_err(JoinRefused::Media)?;
+        }
+        drive.flush().await.map_err(JoinRefused::Media)?;
+        for extent in places {
+            let buf = BufMut::zeroed(shape.unit_bytes as usize);
+            let (outcome, buf) = drive.read(Principal::Rebuild, shape.unit_offset_bytes(extent, 0), buf).await;
+            outcome.map_err(JoinRefused::Media)?;
+            if buf[..] != pattern(extent)[..] {
+                return Err(JoinRefused::Bad);
+            }
+        }
+        Ok(())
     }
 
     fn existing(&self, slot: Slot) -> Result<Rc<Member>, RemoveRefused> {
@@ -290,7 +381,8 @@ impl Group {
         }
         let info = drive.info();
         let extents = self.inner.shape.extents(info.capacity_bytes);
-        let record = MemberRecord { drive: id, standing, extents, model: info.model, serial: info.serial };
+        let (model, serial) = (info.model, info.serial);
+        let record = MemberRecord { drive: id, standing, extents, whole_below: 0, model, serial };
         if replaces {
             next.members[at] = record;
         } else {

@@ -133,6 +133,9 @@ impl Group {
         (start, len): (usize, usize),
     ) -> Result<BufMut, Damage> {
         let place = segment.place_of(role, id.row);
+        if !self.inner.member(place.slot).holds(id) {
+            return Err(Damage::Absent);
+        }
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row) + start as u64;
         self.read_media(place.slot, offset, self.take_sectors(len)).await
     }
@@ -146,7 +149,7 @@ impl Group {
     /// so only good for an answer that the caller's check accepts.
     pub(crate) async fn read_around(&self, segment: &Segment, range: Range) -> Option<Buf> {
         let geometry = segment.geometry;
-        let good = |role: usize| self.inner.member(segment.place_of(role, range.id.row).slot).is_good();
+        let good = |role: usize| self.inner.member(segment.place_of(role, range.id.row).slot).holds(range.id);
         let mut sources: Vec<usize> = (0..geometry.width()).filter(|&role| role != range.role && good(role)).collect();
         // Drives that are busy with bulk writes come last.
         sources.sort_by_key(|&role| self.inner.member(segment.place_of(role, range.id.row).slot).is_in_bulk_turn());
@@ -208,7 +211,7 @@ impl Group {
     /// are the caller's to count, once for all its tries, with [`strike`](Group::strike).
     pub(crate) async fn read_media(&self, slot: Slot, offset_bytes: u64, buf: BufMut) -> Result<BufMut, Damage> {
         let member = self.inner.member(slot);
-        if !member.is_good() {
+        if !member.takes_part() {
             return Err(Damage::Absent);
         }
         let outcome = member.read(self.principal.reading(), offset_bytes, buf).await;

@@ -23,7 +23,7 @@ use crate::unit::{Damage, UnitHeader, Wanted, payload_check, stripe_digest};
 use crate::write::Sums;
 
 /// A unit that passed its own checks.
-struct Whole {
+pub(crate) struct Whole {
     header: UnitHeader,
     bytes: Buf,
 }
@@ -68,7 +68,7 @@ impl StripeVerdict {
 
 impl Group {
     /// Reads a whole unit and checks all of it, a second time if the first did not pass.
-    async fn read_unit(
+    pub(crate) async fn read_unit(
         &self,
         segment: &Segment,
         id: StripeId,
@@ -90,9 +90,13 @@ impl Group {
         generation: Option<u64>,
     ) -> Result<Whole, Damage> {
         let place = segment.place_of(role, id.row);
+        let member = self.inner.member(place.slot);
+        if !member.holds(id) {
+            return Err(Damage::Absent);
+        }
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
         let bytes = self.read_media(place.slot, offset, self.take_unit()).await?;
-        let drive = self.inner.member(place.slot).id;
+        let drive = member.id;
         let wanted = Wanted { group: self.inner.group, drive, segment, row: id.row, role, generation };
         let header = wanted.check(&bytes)?;
         Ok(Whole { header, bytes: bytes.freeze() })
@@ -143,15 +147,21 @@ impl Group {
     /// Checks every unit of a live stripe, data and parity, and repairs what is damaged
     /// before it returns (F01: cold damage is found in one pass).
     pub async fn scrub_stripe(&self, id: StripeId, generation: u64) -> StripeVerdict {
+        self.scrub_and_read(id, generation).await.0
+    }
+
+    /// As [`scrub_stripe`](Group::scrub_stripe); gives the proven payloads of the data units
+    /// as well, none when the stripe is lost.
+    pub async fn scrub_and_read(&self, id: StripeId, generation: u64) -> (StripeVerdict, Vec<Buf>) {
         let mut verdict = StripeVerdict::default();
         let guard = self.inner.locks.lock(id).await;
-        let Some(segment) = self.segment(id.segment) else { return verdict };
+        let Some(segment) = self.segment(id.segment) else { return (verdict, Vec::new()) };
         let collected = self.collect(segment, id, Some(generation)).await;
         let found = collected.versions().into_iter().find_map(|version| self.prove(&collected, version));
         let Some(stripe) = found else {
             verdict.lost = true;
             self.lose(id);
-            return verdict;
+            return (verdict, Vec::new());
         };
         verdict.inconsistent = !parity_fits(&collected.segment, &stripe);
         verdict.absent = u8::try_from(stripe.mended.iter().filter(|(_, damage)| *damage == Damage::Absent).count())
@@ -161,7 +171,9 @@ impl Group {
             list.push((slot, damage));
         }
         drop(guard);
-        verdict
+        let data = usize::from(collected.segment.geometry.data);
+        let payloads = stripe.units[..data].iter().map(|unit| unit.slice(UNIT_HEADER_BYTES..));
+        (verdict, payloads.collect())
     }
 
     /// The stripe from the units of one version, or, should they not fit together though
@@ -228,7 +240,7 @@ impl Group {
 
     /// Writes rebuilt units back and reads them again; says for each whether it is
     /// right now. Units on absent drives are left alone.
-    async fn repair(&self, segment: &Segment, id: StripeId, stripe: &Stripe) -> Vec<(Slot, Damage, bool)> {
+    pub(crate) async fn repair(&self, segment: &Segment, id: StripeId, stripe: &Stripe) -> Vec<(Slot, Damage, bool)> {
         let damaged = stripe.mended.iter().filter(|(_, damage)| *damage != Damage::Absent);
         let repairs = damaged.map(|&(role, damage)| async move {
             let slot = segment.place_of(role, id.row).slot;
@@ -277,6 +289,11 @@ impl Collected {
             all().filter(|version| version == candidate).count() >= usize::from(self.segment.geometry.data)
         };
         distinct.into_iter().rev().filter(enough).collect()
+    }
+
+    /// The units of `id` by role, as far as they were read.
+    pub fn new(segment: Rc<Segment>, id: StripeId, units: Vec<Result<Whole, Damage>>) -> Collected {
+        Collected { segment, id, units }
     }
 
     fn damage(&self, role: usize, generation: u64) -> Damage {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use base::id::{DriveId, GroupId};
 
 use crate::group::Group;
-use crate::layout::{FULL_GROUP_DRIVES, Slot, StripeId};
+use crate::layout::{FULL_GROUP_DRIVES, SegmentId, Slot, StripeId};
 use crate::member::{DriveState, FailReason};
 use crate::unit::Damage;
 
@@ -49,6 +49,8 @@ pub struct DriveStatus {
     pub damaged_units: u64,
     /// Units on it repaired.
     pub repaired_units: u64,
+    /// Units it still lacks, while it is rebuilding and that is known.
+    pub owed_units: Option<u64>,
     /// Extents on it.
     pub extents_total: u32,
     /// Free ones of these.
@@ -112,6 +114,10 @@ pub struct Counters {
     pub units_repaired: u64,
     /// Registers written, the header included.
     pub registers_written: u64,
+    /// Stripes read to rebuild units of them.
+    pub stripes_rebuilt: u64,
+    /// Units written by rebuilding.
+    pub units_rebuilt: u64,
     /// Slots of registers and labels found damaged and written again.
     pub registers_repaired: u64,
     /// Events dropped because nobody drained them.
@@ -217,6 +223,9 @@ impl Group {
                 io_errors: member.io_errors.get(),
                 damaged_units: member.damaged_units.get(),
                 repaired_units: member.repaired_units.get(),
+                owed_units: (member.state.get() == DriveState::Rebuilding)
+                    .then(|| member.owed.borrow().units())
+                    .flatten(),
                 extents_total: extents.total(),
                 extents_free: extents.free(),
             })
@@ -239,21 +248,25 @@ impl Group {
     /// Losses the worst stripe survives; negative when it is lost already.
     fn margin(&self) -> i32 {
         let header = self.inner.header.borrow();
-        let absent = |slot: Slot| !self.inner.member(slot).is_good();
+        let absent = |slot: Slot, id: SegmentId| {
+            let member = self.inner.member(slot);
+            !(member.is_good() || member.takes_part() && !member.owed.borrow().touches(id))
+        };
         let of_segments = header.segments.values().map(|segment| {
-            let absent = segment.places.iter().filter(|place| absent(place.slot)).count();
+            let absent = segment.places.iter().filter(|place| absent(place.slot, segment.id)).count();
             i32::from(segment.geometry.parity) - i32::try_from(absent).expect("at most 32")
         });
-        let good = self.inner.members.borrow().iter().filter(|member| member.is_good()).count();
+        let good = self.inner.members.borrow().iter().filter(|member| member.takes_part()).count();
         let of_new = header.policy.geometry(good).map_or(0, |geometry| i32::from(geometry.parity));
         of_segments.min().map_or(of_new, |worst| worst.min(of_new))
     }
 
-    /// Whether some segment lacks more drives than its parity can stand in for.
+    /// Whether some segment lacks more drives than its parity can stand in for. A drive
+    /// that is being filled is there: what it still owes cannot come back by waiting.
     pub(crate) fn is_overwhelmed(&self) -> bool {
         let header = self.inner.header.borrow();
         header.segments.values().any(|segment| {
-            let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).is_good()).count();
+            let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).takes_part()).count();
             absent > usize::from(segment.geometry.parity)
         })
     }

@@ -78,6 +78,9 @@ impl Group {
         });
         let mut absent = 0u8;
         for (member, outcome) in join_all(writes).await {
+            if outcome.is_ok() {
+                member.owed.borrow_mut().settle(id);
+            }
             if let Err(fault) = outcome {
                 absent += 1;
                 // A drive that was missing all along now lacks something, too.

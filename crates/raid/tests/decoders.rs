@@ -26,6 +26,7 @@ fn header() -> GroupHeader {
         drive: DriveId([index; 16]),
         standing: if index == 3 { Standing::Failed } else { Standing::Good },
         extents: 40,
+        whole_below: 77 * u64::from(index),
         model: "a model".to_owned(),
         serial: format!("serial {index}"),
     };

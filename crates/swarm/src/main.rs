@@ -86,6 +86,7 @@ impl Totals {
         self.outside += u64::from(report.outside);
         sum.steps += report.steps;
         sum.lives += report.lives;
+        sum.rebuilds += report.rebuilds;
         sum.crashes += report.crashes;
         sum.acknowledged += report.acknowledged;
         sum.refused += report.refused;
@@ -104,12 +105,13 @@ impl Totals {
     fn print(&self, seconds: f64) {
         let sum = &self.sum;
         println!(
-            "{} seeds in {seconds:.1} s ({:.1} per second): {} lives, {} crashes, {} steps, {} changes acknowledged, \
+            "{} seeds in {seconds:.1} s ({:.1} per second): {} lives, {} crashes, {} rebuilds begun, {} steps, {} changes acknowledged, \
              {} refused for room, {} shared operations judged; {} seeds left the budget",
             self.done,
             self.done as f64 / seconds,
             sum.lives,
             sum.crashes,
+            sum.rebuilds,
             sum.steps,
             sum.acknowledged,
             sum.refused,

@@ -14,6 +14,8 @@ pub struct Pool {
     pub shape: Shape,
     /// Its drives.
     pub drives: Vec<SimMedia>,
+    /// A blank drive that may take the place of a lost one. No fault strikes it.
+    pub spare: SimMedia,
     /// Its journal legs.
     pub legs: Vec<SimMedia>,
 }
@@ -31,8 +33,9 @@ impl Pool {
     /// Blank media of this shape.
     pub fn new(world: &SimWorld, shape: Shape) -> Pool {
         let drives = (0..shape.drives).map(|n| world.drive_media(&format!("drive{n}"), shape.drive_bytes)).collect();
+        let spare = world.drive_media("spare", shape.drive_bytes);
         let legs = (0..shape.legs).map(|n| world.leg_media(&format!("leg{n}"), shape.leg_bytes)).collect();
-        Pool { world: world.clone(), shape, drives, legs }
+        Pool { world: world.clone(), shape, drives, spare, legs }
     }
 
     /// Makes the group and the engine on it, and leaves both closed.
@@ -52,7 +55,7 @@ impl Pool {
 
     /// Opens group and engine as `node`.
     pub async fn open(&self, node: &SimNode) -> Result<(Engine, Opened), NotOpened> {
-        let drives = self.drives.iter().map(|media| node.drive(media)).collect();
+        let drives = self.drives.iter().chain([&self.spare]).map(|media| node.drive(media)).collect();
         let group = Group::open(drives, None, node.world()).await.map_err(NotOpened::Group)?;
         let legs = self.legs.iter().map(|media| node.leg(media)).collect();
         let options = self.shape.options.clone();
@@ -60,7 +63,7 @@ impl Pool {
     }
 
     fn all(&self) -> impl Iterator<Item = &SimMedia> {
-        self.drives.iter().chain(&self.legs)
+        self.drives.iter().chain([&self.spare]).chain(&self.legs)
     }
 
     /// Ends the node's life; what is not durable may be lost in any subset.
@@ -73,6 +76,19 @@ impl Pool {
     pub fn crash_process(&self, node: &SimNode) {
         node.kill();
         self.all().for_each(SimMedia::process_crash);
+    }
+
+    /// Lets the spare take the place of a drive that is out, if it is still blank. True if it
+    /// joined.
+    pub async fn use_spare(&self, node: &SimNode, engine: &Engine) -> bool {
+        let drives = engine.group().status().drives;
+        let is_used = drives.iter().any(|drive| drive.serial == self.spare.name());
+        let out = drives.iter().find(|drive| drive.state == DriveState::Failed);
+        match out.filter(|_| !is_used) {
+            // What refuses it now (too many drives out, a crash between) is tried again.
+            Some(out) => engine.join_drive(out.slot, node.drive(&self.spare)).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Keeps the fault budget honest: a drive or leg that the store no longer uses is

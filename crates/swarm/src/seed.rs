@@ -43,6 +43,8 @@ pub struct Report {
     pub judged: u64,
     /// Checkpoints of the last life.
     pub checkpoints: u64,
+    /// Times a spare took the place of a lost drive.
+    pub rebuilds: u64,
     /// Faults that happened.
     pub faults: BTreeMap<&'static str, u64>,
     /// Sites of legal variation.
@@ -61,6 +63,8 @@ struct Seed {
     oracle: Rc<RefCell<Oracle>>,
     shared: Vec<FileId>,
     operations: u64,
+    /// Chance, at a look around, that the spare takes the place of a lost drive.
+    spare_percent: u32,
     report: RefCell<Report>,
     /// The engine of the present life, to say how it was when something went wrong.
     engine: RefCell<Option<Engine>>,
@@ -101,6 +105,7 @@ impl Seed {
             .map(|n| Rc::new(Stamper::new(n, rng.fork(&format!("stamper {n}")), oracle.clone())))
             .collect();
         let operations = rng.between(20, 120);
+        let spare_percent = if rng.percent(60) { rng.between(5, 100) as u32 } else { 0 };
         Seed {
             world: pool.world.clone(),
             pool,
@@ -111,6 +116,7 @@ impl Seed {
             oracle,
             shared: Vec::new(),
             operations,
+            spare_percent,
             report: RefCell::default(),
             engine: RefCell::default(),
         }
@@ -176,6 +182,9 @@ impl Seed {
             self.faults.borrow_mut().strike(&self.pool, &mut self.rng.borrow_mut());
             if self.pool.retire_unused(&engine) > LOST_MAX {
                 return self.is_outside();
+            }
+            if self.rng.borrow_mut().percent(self.spare_percent) && self.pool.use_spare(node, &engine).await {
+                self.report.borrow_mut().rebuilds += 1;
             }
             self.refuse_stop(&engine);
         }
@@ -287,6 +296,10 @@ impl Seed {
             let (engine, _) = self.open(&node).await.expect("opening panics otherwise");
             self.judge(&engine).await;
             engine.settle().await.unwrap_or_else(|refusal| self.panic_stopped(&engine, &format!("settle: {refusal}")));
+            while engine.rebuild_status().is_some() {
+                sleep_for(node.world().clock.as_ref(), Duration::from_millis(5)).await;
+                self.refuse_stop(&engine);
+            }
             let scrub = engine.scrub().await.unwrap_or_else(|refusal| panic!("scrub: {refusal}"));
             assert!(scrub.stripes_lost == 0 && scrub.stripes_inconsistent == 0, "{scrub:?}");
             self.audit(&engine).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::Options;
+use engine::{Options, ScrubPolicy};
 use world_sim::Rng;
 
 /// Sizes of a pool and settings of its engine.
@@ -58,6 +58,12 @@ fn draw_options(rng: &mut Rng) -> Options {
         tick: Duration::from_millis(5 << rng.below(6)),
         deltas_kept: rng.between(1, 16) as usize,
         journal: journal::Config { gather_bytes: 1 << rng.between(9, 15), ..journal::Config::default() },
+        rebuild_in_flight: rng.between(1, 5) as usize,
+        scrub: ScrubPolicy {
+            full_pass: Duration::from_millis(100 << rng.below(8)),
+            interval_min: Duration::from_millis(1 << rng.below(6)),
+            read_back_after: rng.percent(30).then(|| Duration::from_millis(20 << rng.below(4))),
+        },
         ..Options::default()
     }
 }

@@ -128,6 +128,8 @@ terminal and else JSON; VMHOLD_LOG sets the level, as in VMHOLD_LOG=debug.
 Keys of the configuration (TOML; paths are relative to the file):
   site, pool      names
   drives          drive files or block devices
+  spares          blank drives that take the place of failed ones
+  return_wait_seconds  how long a drive that went away is waited for first (10)
   journal         one or two journal legs
   nfs, api        addresses with port
   mount           address of MOUNT and NLM, if not that of NFS
@@ -156,8 +158,39 @@ pub enum PoolAction {
         #[arg(long)]
         map: bool,
     },
+    /// Verify everything in the background: start, pause, resume, status
+    Scrub {
+        /// What to do
+        #[arg(value_enum)]
+        action: ScrubVerb,
+        /// The pool
+        name: String,
+    },
+    /// Return when every drive of the pool is whole [--timeout, default 1h]
+    Wait {
+        /// The pool
+        name: String,
+    },
+    /// What the scrubs of a pool found
+    History {
+        /// The pool
+        name: String,
+    },
     /// Make a pool of empty drives and write the configuration that serves it
     Create(Box<PoolCreate>),
+}
+
+/// Verbs of `pool scrub`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ScrubVerb {
+    /// Begin a pass now, at full pace
+    Start,
+    /// Look at nothing until it is resumed
+    Pause,
+    /// Go on
+    Resume,
+    /// How far it is
+    Status,
 }
 
 /// `pool create`.
@@ -168,6 +201,9 @@ pub struct PoolCreate {
     /// Drive files or block devices
     #[arg(long = "drive", required = true, num_args = 1.., value_name = "PATH")]
     pub drives: Vec<PathBuf>,
+    /// Blank drives that take the place of failed ones
+    #[arg(long = "spare", num_args = 1.., value_name = "PATH")]
+    pub spares: Vec<PathBuf>,
     /// One or two journal legs: persistent memory, devices, files
     #[arg(long, required = true, num_args = 1..=2, value_name = "PATH")]
     pub journal: Vec<PathBuf>,
@@ -220,6 +256,27 @@ pub enum DriveAction {
     Show {
         /// POOL/SLOT, as in flash0/3
         id: String,
+    },
+    /// Fill the place of a drive that is out, from a spare or a drive that is given
+    Replace {
+        /// POOL/SLOT, as in flash0/3
+        id: String,
+        /// A blank drive [default: the smallest spare that fits]
+        #[arg(long = "with", value_name = "PATH")]
+        with: Option<PathBuf>,
+    },
+    /// Spares: blank drives that take the place of failed ones
+    #[command(subcommand)]
+    Spare(SpareAction),
+}
+
+/// Verbs of `drive spare`.
+#[derive(Debug, Subcommand)]
+pub enum SpareAction {
+    /// Give the pool a blank drive
+    Add {
+        /// File or block device
+        path: PathBuf,
     },
 }
 

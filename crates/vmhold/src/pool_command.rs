@@ -2,20 +2,25 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use control::client::segment;
-use control::pool::{DriveList, Pool, PoolList};
+use control::client::{Call, Client, segment};
+use control::pool::{DriveList, DriveState, Pool, PoolList, PoolState};
+use control::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use control::{Document, Envelope, Exit, Problem, codes};
 use jiff::Timestamp;
 use node::StoreConfig;
 use serde::Serialize;
 
 use crate::appliance;
-use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate};
+use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, ScrubVerb, SpareAction};
 use crate::consent;
 use crate::place::unusable;
 use crate::say::{Say, width};
 
+/// How long `pool wait` waits, and how often it looks.
+const WAITS_WITHIN: Duration = Duration::from_secs(3600);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Port of the API when nothing else is said.
 const API_PORT: u16 = 8080;
 /// Files beyond this are made with care: nothing else lies in the first bytes of an empty drive.
@@ -46,13 +51,91 @@ pub fn run(command: &PoolCommand, global: &Global, say: &Say) -> Result<Exit, Pr
             let pool: Envelope<Pool> = appliance::client(global)?.get(&format!("/v1/pools/{}", segment(name)))?;
             say.envelope(&pool, |pool, _| pool.human(*map, Timestamp::now()));
         }
+        PoolAction::Scrub { action, name } => scrub(*action, name, global, say)?,
+        PoolAction::Wait { name } => return wait(name, global, say),
+        PoolAction::History { name } => {
+            let path = format!("/v1/pools/{}/scrub", segment(name));
+            let report: Envelope<ScrubReport> = appliance::client(global)?.get(&path)?;
+            say.envelope(&report, |report, _| report.human_history(width()));
+        }
         PoolAction::Create(create) => return self::create(create, global, say),
     }
     Ok(Exit::Success)
 }
 
+/// Waits until the pool is ONLINE and nothing is being filled.
+fn wait(name: &str, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let begun = Instant::now();
+    let within = global.timeout.unwrap_or(WAITS_WITHIN);
+    loop {
+        let pool: Envelope<Pool> = appliance::client(global)?.get(&format!("/v1/pools/{}", segment(name)))?;
+        let pool = pool.into_result()?;
+        if pool.state == PoolState::Online && pool.rebuild.is_none() {
+            return Ok(say.done(pool, |pool| format!("{} is ONLINE, every drive is whole\n", pool.name)));
+        }
+        if begun.elapsed() >= within {
+            let out = pool.drives.iter().find(|drive| drive.state != DriveState::Online);
+            let why =
+                out.map_or_else(String::new, |drive| format!("{} is {:?}", drive.id(), drive.state).to_uppercase());
+            return Err(Problem::new(&codes::TIMED_OUT, format!("{name} is not ONLINE yet")).why(why));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn scrub(verb: ScrubVerb, name: &str, global: &Global, say: &Say) -> Result<(), Problem> {
+    let path = format!("/v1/pools/{}/scrub", segment(name));
+    let action = match verb {
+        ScrubVerb::Start => Some(ScrubAction::Start),
+        ScrubVerb::Pause => Some(ScrubAction::Pause),
+        ScrubVerb::Resume => Some(ScrubAction::Resume),
+        ScrubVerb::Status => None,
+    };
+    let client = appliance::client(global)?;
+    let report: Envelope<ScrubReport> = match action {
+        None => client.get(&path)?,
+        Some(action) => post(&client, &path, &ScrubOrder { action })?,
+    };
+    say.envelope(&report, |report, _| report.human(Timestamp::now()));
+    Ok(())
+}
+
+fn post<T: Document + serde::de::DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<Envelope<T>, Problem> {
+    let body = serde_json::to_string(body).expect("only strings as keys and finite numbers");
+    client.call(&Call { method: "POST", path, body: Some(&body), ..Call::default() })
+}
+
+/// Gives the pool a drive.
+fn offer(api_path: &str, drive: Option<&Path>, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let absolute = drive.map(|path| std::path::absolute(path).map_err(|error| unusable(path, &error))).transpose()?;
+    if let Some(path) = absolute.as_deref().filter(|path| is_device(path)) {
+        let name = path.display().to_string();
+        consent::confirmed(global, &name, &format!("everything on {name} will be gone"))?;
+    }
+    let offer = DriveOffer { path: absolute.map(|path| path.display().to_string()) };
+    let taken: Envelope<DriveTaken> = post(&appliance::patient_client(global)?, api_path, &offer)?;
+    say.envelope(&taken, |taken, _| taken.human());
+    Ok(Exit::Success)
+}
+
 /// Runs a verb of `drive`.
 pub fn drives(command: &DriveCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    match &command.action {
+        DriveAction::Spare(SpareAction::Add { path }) => return offer("/v1/drives", Some(path), global, say),
+        DriveAction::Replace { id, with } => {
+            let (pool, slot) = id.split_once('/').filter(|(_, slot)| slot.parse::<u32>().is_ok()).ok_or_else(|| {
+                Problem::new(&codes::BAD_INPUT, format!("{id:?} is not a drive"))
+                    .step("name it POOL/SLOT, as in flash0/3")
+            })?;
+            let path = format!("/v1/drives/{}/{slot}/replace", segment(pool));
+            return offer(&path, with.as_deref(), global, say);
+        }
+        DriveAction::List | DriveAction::Show { .. } => {}
+    }
     let mut list: Envelope<DriveList> = appliance::client(global)?.get("/v1/drives")?;
     if let DriveAction::Show { id } = &command.action
         && let control::Outcome::Data(drives) = &mut list.outcome
@@ -73,7 +156,7 @@ fn create(create: &PoolCreate, global: &Global, say: &Say) -> Result<Exit, Probl
             .step("serve it: vmhold serve --config FILE"));
     }
     let config = configuration(create, global)?;
-    let media = || config.drives.iter().chain(&config.journal);
+    let media = || config.drives.iter().chain(&config.spares).chain(&config.journal);
     if media().any(|path| is_device(path)) {
         let names: Vec<String> = media().map(|path| path.display().to_string()).collect();
         consent::confirmed(global, &create.name, &format!("everything on {} will be gone", names.join(", ")))?;
@@ -113,6 +196,9 @@ fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Pr
         site: create.site.clone(),
         pool: create.name.clone(),
         drives: absolute(&create.drives)?,
+        spares: absolute(&create.spares)?,
+        return_wait_seconds: None,
+        file: None,
         journal: absolute(&create.journal)?,
         unit_bytes: unit_bytes.map_err(|_| Problem::new(&codes::BAD_INPUT, "--unit is above 4 GiB"))?,
         stripe_data: create.stripe_data,
@@ -139,7 +225,7 @@ fn make_media(create: &PoolCreate, config: &StoreConfig, made: &mut Vec<PathBuf>
         made.push(path.clone());
         Ok(())
     };
-    for path in &config.drives {
+    for path in config.drives.iter().chain(&config.spares) {
         make(path, create.drive_size, "--drive-size", node::create_sparse_file)?;
     }
     for path in &config.journal {

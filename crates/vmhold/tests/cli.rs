@@ -38,7 +38,8 @@ fn done(output: &Output) -> Done {
     }
 }
 
-const LIGHT: [&str; 7] = ["--memory", "--size", "96MiB", "--drives", "6", "--ports-from", "0"];
+const LIGHT: [&str; 11] =
+    ["--memory", "--size", "96MiB", "--drives", "6", "--ports-from", "0", "--return-wait", "1h", "--spares", "0"];
 
 impl Demo {
     fn new() -> Self {
@@ -46,8 +47,12 @@ impl Demo {
     }
 
     fn started() -> (Self, Value) {
+        Self::started_as(&LIGHT)
+    }
+
+    fn started_as(shape: &[&str]) -> (Self, Value) {
         let demo = Self::new();
-        let started = demo.run(&[&["quickstart", "--background"], &LIGHT[..]].concat());
+        let started = demo.run(&[&["quickstart", "--background"], shape].concat());
         assert_eq!(started.exit, 0, "{}", started.stderr);
         let data = started.json["data"].clone();
         (demo, data)
@@ -190,6 +195,43 @@ fn two_drives_are_lost_and_a_third_is_refused() {
     demo.data(&["quickstart", "break", "kill"]);
     demo.data(&["quickstart", "resume", "--background"]);
     demo.check();
+}
+
+#[test]
+fn a_spare_takes_the_place_of_a_lost_drive_through_a_kill() {
+    let mut shape = LIGHT;
+    (shape[8], shape[10]) = ("2s", "1");
+    let (demo, _) = Demo::started_as(&shape);
+    demo.data(&["quickstart", "break", "drive", "3"]);
+    // Somewhere before, in, or behind the rebuild.
+    demo.data(&["quickstart", "break", "kill"]);
+    demo.data(&["quickstart", "resume", "--background"]);
+    let pool = demo.data(&["pool", "wait", "flash0", "--timeout", "5m"]);
+    assert_eq!((pool["state"].as_str(), pool["failures_tolerated"].as_u64()), (Some("ONLINE"), Some(2)), "{pool}");
+    let drive = &demo.data(&["drive", "show", "flash0/3"])[0];
+    assert!(drive["path"].as_str().unwrap().ends_with("/drives/7"), "{drive}");
+    demo.check();
+    demo.data(&["quickstart", "break", "drive", "1"]);
+    demo.data(&["quickstart", "break", "drive", "2"]);
+    demo.check();
+}
+
+#[test]
+fn a_pulled_drive_comes_back_and_swapped_drives_are_found() {
+    let (demo, _) = Demo::started();
+    demo.data(&["quickstart", "break", "pull", "4"]);
+    let pool = demo.data(&["pool", "show", "flash0"]);
+    assert_eq!(pool["state"].as_str(), Some("DEGRADED"), "{pool}");
+    demo.data(&["quickstart", "break", "push", "4"]);
+    assert_eq!(demo.run(&["quickstart", "break", "push", "4"]).exit, 3);
+    demo.data(&["pool", "wait", "flash0", "--timeout", "5m"]);
+    demo.data(&["quickstart", "break", "swap-drives", "2", "6"]);
+    demo.data(&["pool", "wait", "flash0", "--timeout", "5m"]);
+    demo.check();
+    let scrub = demo.data(&["pool", "scrub", "start", "flash0"]);
+    assert_eq!(scrub["state"].as_str(), Some("RUNNING"), "{scrub}");
+    let paused = demo.data(&["pool", "scrub", "pause", "flash0"]);
+    assert_eq!(paused["state"].as_str(), Some("PAUSED"), "{paused}");
 }
 
 #[test]

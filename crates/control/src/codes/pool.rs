@@ -129,6 +129,22 @@ codes! {
         clears: "enough drives are back",
         parameters: ["pool", "drives_lost", "drives_needed"],
     }
+    1028 NO_SPARE Warning, exit Failed, http 503, since "0.1.0" {
+        what: "A drive is out and no spare can take its place.",
+        why: "There is none, or none is large enough. The pool works with less redundancy until a drive is added or the lost one comes back.",
+        act: ["add a blank drive: vmhold drive spare add PATH", "or push the drive back if it was only pulled"],
+        urgency: "within days while the pool is DEGRADED, now if it is CRITICAL",
+        clears: "a drive takes the place",
+        parameters: ["pool", "drive"],
+    }
+    1029 SPARE_REFUSED Error, exit Refused, http 409, since "0.1.0" {
+        what: "A drive was offered and is not taken.",
+        why: "Every drive is examined before it is used: its size, its alignment, whether it belongs to someone, and whether it gives back what is written to it. This one failed.",
+        act: ["read why in the message", "offer another drive; if this one holds something worthless, erase its first MiB"],
+        urgency: "as urgent as the drive it should replace",
+        clears: "another drive takes the place",
+        parameters: ["pool", "path", "reason"],
+    }
     1031 UNIT_REPAIRED Info, exit Failed, http 503, since "0.1.0" {
         what: "A damaged stripe unit was found and repaired.",
         why: "Its check did not match: a flipped bit, a lost, torn or misplaced write, or an unreadable sector. The right content was reconstructed from the other drives, answered, and written back.",
@@ -152,6 +168,22 @@ codes! {
         urgency: "now",
         clears: "a later check is clean",
         parameters: ["kind", "place", "detail"],
+    }
+    1034 SCRUB_DONE Info, exit Failed, http 503, since "0.1.0" {
+        what: "A scrub has read and checked everything once.",
+        why: "Every written unit was compared with its check, every stripe with its parity, every data object with its own check; what was damaged was repaired at once.",
+        act: ["nothing; see what the passes found: vmhold pool history NAME"],
+        urgency: "none",
+        clears: "at once",
+        parameters: ["pool", "stripes", "repaired"],
+    }
+    1035 SCRUB_OVERDUE Warning, exit Failed, http 503, since "0.1.0" {
+        what: "A scrub takes longer than the time it is given.",
+        why: "It was paused, a rebuild went first, or there is more to read than the drives can give beside their work. Damage in data that nobody reads stays unnoticed for longer.",
+        act: ["let it go on: vmhold pool scrub resume NAME", "or make a pass now, in a quiet hour: vmhold pool scrub start NAME"],
+        urgency: "within weeks",
+        clears: "the pass is done",
+        parameters: ["pool", "percent"],
     }
     1041 DRIVE_SLOW Warning, exit Failed, http 503, since "0.1.0" {
         what: "A drive answers far slower than its peers.",

@@ -1,12 +1,15 @@
-//! `quickstart break`: lose a drive, flip bits, kill the server. What would lose data is
-//! refused: the point is to see what a store survives.
+//! `quickstart break`: lose a drive, flip bits, pull, push and swap drives, kill the server.
+//! What would lose data is refused: the point is to see what a store survives.
+
+mod moved;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
+use control::pool::{Drive, DriveState, Pool};
 use control::status::Status;
 use control::{Document, Envelope, Exit, Problem, codes};
 use rustix::fs::SeekFrom;
@@ -52,6 +55,23 @@ pub enum What {
         #[arg(long)]
         drive: Option<String>,
     },
+    /// Pull a drive out; push it back, and only what it missed is filled in
+    Pull {
+        /// Its number, as in 3 or flash0/3
+        drive: String,
+    },
+    /// Push a pulled drive back in
+    Push {
+        /// Its number, as in 3 or flash0/3
+        drive: String,
+    },
+    /// Swap two drives: each stands where the other was
+    SwapDrives {
+        /// One
+        first: String,
+        /// The other
+        second: String,
+    },
     /// kill -9 the server
     Kill,
 }
@@ -94,14 +114,18 @@ pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, P
             let (manifest, _) = running(&place, global)?;
             let number = number(drive, &manifest)?;
             must_tolerate(global, number)?;
-            lose(&manifest.drives(&place)[usize::from(number) - 1], *how)?;
+            let heals = heals(&pool(global)?);
+            lose(&path_of(global, number)?, *how)?;
             wait_until_noticed(global, number)?;
             let broken = Broken { what: "drive", drives: vec![number], how: Some(*how), bits: None, pid: None };
             Ok(say.done(broken, |_| {
-                format!("drive {number} is lost ({how:?})\nwatch: vmhold pool show flash0 --map --dir {dir}\nprove: vmhold quickstart check --dir {dir}\n").to_lowercase()
+                format!("drive {number} is lost ({how:?})\n{heals}\nwatch: vmhold pool show flash0 --map --dir {dir}\nprove: vmhold quickstart check --dir {dir}\n").to_lowercase()
             }))
         }
         What::Bits { count, drive } => bits(*count, drive.as_deref(), global, say),
+        What::Pull { drive } => moved::pull(drive, global, say),
+        What::Push { drive } => moved::push(drive, global, say),
+        What::SwapDrives { first, second } => moved::swap((first, second), global, say),
         What::Kill => {
             let (_, announced) = running(&place, global)?;
             let pid = announced.process.pid;
@@ -155,13 +179,34 @@ fn wait_until_noticed(global: &Global, drive: u8) -> Result<(), Problem> {
 
 /// How many drives the pool can lose now, and those that are out.
 fn tolerance(global: &Global) -> Result<(usize, Vec<u32>), Problem> {
+    let pool = pool(global)?;
+    let is_out = |drive: &&Drive| !matches!(drive.state, DriveState::Online | DriveState::Spare);
+    let out = pool.drives.iter().filter(is_out).map(|drive| drive.slot);
+    Ok((pool.failures_tolerated.unwrap_or(0) as usize, out.collect()))
+}
+
+/// The demo's pool as it is now.
+fn pool(global: &Global) -> Result<Pool, Problem> {
     let status: Envelope<Status> = appliance::client(global)?.get("/v1/status")?;
-    let status = status.into_result()?;
-    let pool = status.facts.pools.first();
-    let tolerated = pool.and_then(|pool| pool.failures_tolerated).unwrap_or(0);
-    let drives = pool.map(|pool| pool.drives.as_slice()).unwrap_or_default();
-    let out = drives.iter().filter(|drive| drive.state != control::pool::DriveState::Online).map(|drive| drive.slot);
-    Ok((tolerated as usize, out.collect()))
+    let pools = status.into_result()?.facts.pools;
+    pools.into_iter().next().ok_or_else(|| Problem::new(&codes::POOL_NOT_FOUND, "the demo has no pool"))
+}
+
+/// The file of the drive in a slot: a spare may have taken the place.
+fn path_of(global: &Global, number: u8) -> Result<PathBuf, Problem> {
+    let drives = pool(global)?.drives;
+    let drive = drives.into_iter().find(|drive| drive.slot == u32::from(number));
+    let drive = drive.ok_or_else(|| Problem::new(&codes::NOT_FOUND, format!("no drive {number}")))?;
+    Ok(PathBuf::from(drive.path))
+}
+
+/// What happens next, by itself.
+fn heals(pool: &Pool) -> String {
+    let spare = pool.drives.iter().find(|drive| drive.state == DriveState::Spare);
+    match spare {
+        Some(spare) => format!("next: spare {} takes its place in about 10 s, unless it comes back", spare.slot),
+        None => "next: nothing by itself, there is no spare; vmhold drive spare add file adds one".to_owned(),
+    }
 }
 
 fn lose(path: &Path, how: How) -> Result<(), Problem> {
@@ -198,12 +243,11 @@ fn bits(count: u32, drive: Option<&str>, global: &Global, say: &Say) -> Result<E
         return Err(Problem::new(&codes::WOULD_LOSE_REDUNDANCY, "the pool cannot lose another unit of a stripe")
             .why("bits are only flipped on drives that the pool could do without"));
     }
-    let drives = manifest.drives(&place);
     for (index, &number) in numbers.iter().enumerate() {
         // The rest of the division goes to the first ones.
         let share = count as usize / numbers.len() + usize::from(index < count as usize % numbers.len());
-        let path = &drives[usize::from(number) - 1];
-        flip(path, share).map_err(|error| unusable(path, &error))?;
+        let path = path_of(global, number)?;
+        flip(&path, share).map_err(|error| unusable(&path, &error))?;
     }
     let broken = Broken { what: "bits", drives: numbers, how: None, bits: Some(count), pid: None };
     Ok(say.done(broken, |broken| {

@@ -26,26 +26,32 @@ const PORT_TRIES: usize = 10;
 pub fn make(args: &StartArgs, place: &Place, global: &Global) -> Result<Manifest, Problem> {
     check_folder(place, &global.dir)?;
     let (nfs, api) = ports(args.ports_from, global)?;
-    let shape = Shape { drives: args.drives, drive_bytes: args.size, journal_bytes: args.journal_size };
+    let (drives, spares) = (args.drives, args.spares);
+    let shape = Shape { drives, spares, drive_bytes: args.size, journal_bytes: args.journal_size };
     let memory_folder = args.memory.then(memory_folder).transpose()?;
     let manifest = Manifest::new(shape, memory_folder);
     std::fs::create_dir_all(place.dir()).map_err(|error| unusable(place.dir(), &error))?;
     write_json(&place.manifest(), &manifest)?;
-    fill(&manifest, place, (nfs, api)).inspect_err(|_| {
+    fill(&manifest, place, (nfs, api), args.return_wait.as_secs()).inspect_err(|_| {
         // The first problem is the one to report.
         let _ = remove::remove(&manifest, place);
     })?;
     Ok(manifest)
 }
 
-fn fill(manifest: &Manifest, place: &Place, at: (SocketAddr, SocketAddr)) -> Result<(), Problem> {
+fn fill(
+    manifest: &Manifest,
+    place: &Place,
+    at: (SocketAddr, SocketAddr),
+    return_wait_seconds: u64,
+) -> Result<(), Problem> {
     for folder in manifest.folders.iter().rev() {
         let folder = place.dir().join(folder);
         std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
     }
-    let Shape { drives, drive_bytes, journal_bytes } = manifest.shape;
-    let (paths, journal) = (manifest.drives(place), manifest.journal(place));
-    for path in &paths {
+    let Shape { drives, drive_bytes, journal_bytes, .. } = manifest.shape;
+    let (paths, spares, journal) = (manifest.drives(place), manifest.spares(place), manifest.journal(place));
+    for path in paths.iter().chain(&spares) {
         node::create_sparse_file(path, drive_bytes).map_err(|error| unusable(path, &error))?;
     }
     node::create_zeroed_file(&journal, journal_bytes).map_err(|error| unusable(&journal, &error))?;
@@ -54,6 +60,9 @@ fn fill(manifest: &Manifest, place: &Place, at: (SocketAddr, SocketAddr)) -> Res
         site: "demo".into(),
         pool: POOL.into(),
         drives: paths,
+        spares,
+        return_wait_seconds: Some(return_wait_seconds),
+        file: None,
         journal: vec![journal],
         unit_bytes: None,
         stripe_data: (drives >= 3).then_some(data),
@@ -66,12 +75,10 @@ fn fill(manifest: &Manifest, place: &Place, at: (SocketAddr, SocketAddr)) -> Res
         io: None,
     };
     node::create(&config, Some(DEMO_DATASTORE))?;
-    let files = &manifest.files;
-    let relative = StoreConfig {
-        drives: files[..usize::from(drives)].to_vec(),
-        journal: vec![files[usize::from(drives)].clone()],
-        ..config
-    };
+    let (members, rest) = manifest.files.split_at(usize::from(drives));
+    let (spares, rest) = rest.split_at(usize::from(manifest.shape.spares));
+    let relative =
+        StoreConfig { drives: members.to_vec(), spares: spares.to_vec(), journal: vec![rest[0].clone()], ..config };
     relative.save(&place.config())
 }
 

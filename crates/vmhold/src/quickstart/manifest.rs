@@ -38,6 +38,9 @@ pub struct Manifest {
 pub struct Shape {
     /// Drives.
     pub drives: u8,
+    /// Blank drives that take the place of failed ones.
+    #[serde(default)]
+    pub spares: u8,
     /// Size of each.
     pub drive_bytes: u64,
     /// Size of the journal.
@@ -45,6 +48,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Drives and spares.
+    pub const fn all_drives(self) -> u8 {
+        self.drives + self.spares
+    }
+
     /// Data and parity units of a stripe over all drives.
     pub const fn geometry(self) -> (u8, u8) {
         match self.drives {
@@ -66,10 +74,12 @@ impl Manifest {
     pub fn new(shape: Shape, memory_folder: Option<PathBuf>) -> Self {
         let base = memory_folder.clone().unwrap_or_default();
         let mut files: Vec<PathBuf> =
-            (1..=shape.drives).map(|number| base.join("drives").join(number.to_string())).collect();
+            (1..=shape.all_drives()).map(|number| base.join("drives").join(number.to_string())).collect();
         files.push(base.join("journal"));
         files.extend(OWN_FILES.iter().map(PathBuf::from));
-        files.push("server.json.new".into());
+        files.extend(["server.json.new", "vmhold.toml.new"].map(PathBuf::from));
+        let drive_files = files[..usize::from(shape.all_drives())].to_vec();
+        files.extend(drive_files.iter().map(|drive| pulled(drive)));
         let mut folders = vec![base.join("drives")];
         folders.extend(memory_folder.clone());
         Self {
@@ -89,14 +99,20 @@ impl Manifest {
             .ok_or_else(|| Problem::new(&codes::DEMO_NOT_FOUND, format!("there is no demo in {}", shown.display())))
     }
 
-    /// Drive files, in order of their numbers.
+    /// Drive files, in order of their numbers, without spares.
     pub fn drives(&self, place: &Place) -> Vec<PathBuf> {
         self.files.iter().take(usize::from(self.shape.drives)).map(|file| place.dir().join(file)).collect()
     }
 
+    /// Files of spares.
+    pub fn spares(&self, place: &Place) -> Vec<PathBuf> {
+        let spares = self.files[usize::from(self.shape.drives)..].iter().take(usize::from(self.shape.spares));
+        spares.map(|file| place.dir().join(file)).collect()
+    }
+
     /// Journal file.
     pub fn journal(&self, place: &Place) -> PathBuf {
-        place.dir().join(&self.files[usize::from(self.shape.drives)])
+        place.dir().join(&self.files[usize::from(self.shape.all_drives())])
     }
 
     /// Every path of it as a path to remove; refuses a manifest that points elsewhere.
@@ -137,6 +153,13 @@ impl Manifest {
     }
 }
 
+/// Where a drive lies while it is pulled.
+pub fn pulled(drive: &Path) -> PathBuf {
+    let mut name = drive.as_os_str().to_owned();
+    name.push(".pulled");
+    PathBuf::from(name)
+}
+
 /// Directly in the memory file system, with our prefix.
 fn is_memory_folder(folder: &Path) -> bool {
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -147,7 +170,7 @@ fn is_memory_folder(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { drives: 6, drive_bytes: 1 << 30, journal_bytes: 1 << 20 };
+    const SHAPE: Shape = Shape { drives: 6, spares: 0, drive_bytes: 1 << 30, journal_bytes: 1 << 20 };
 
     #[test]
     fn a_manifest_that_points_elsewhere_removes_nothing() {

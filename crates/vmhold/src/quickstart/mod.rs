@@ -72,6 +72,12 @@ pub struct StartArgs {
     /// Number of drives; with fewer than 5 the pool is for the lab only
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=24))]
     pub drives: u8,
+    /// Number of spares: blank drives that take the place of failed ones
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub spares: u8,
+    /// How long a drive that went away is waited for before a spare takes its place
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "10s")]
+    pub return_wait: std::time::Duration,
     /// Size of the journal
     #[arg(long, default_value = "128MiB", value_parser = parse_bytes, value_name = "SIZE")]
     pub journal_size: u64,
