@@ -318,6 +318,16 @@ impl Journal {
         self.shared().config.batch_bytes_max - RECORD_HEADER_BYTES
     }
 
+    /// Bytes of the ring in use, the anchor included.
+    pub fn fill_bytes(&self) -> u64 {
+        self.shared().state.borrow().ring.fill_bytes()
+    }
+
+    /// Bytes of the ring.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.shared().state.borrow().ring.ring_bytes()
+    }
+
     /// Proof of what is stable now.
     pub fn stable_now(&self) -> Stable {
         Stable { through: self.shared().state.borrow().ring.stable_through() }

@@ -95,6 +95,10 @@ pub enum Noun {
     Bench(Box<BenchCommand>),
     /// Files on an NFSv3 server, without mounting it
     Nfs(Box<NfsCommand>),
+    /// Write acceleration on this host: disks in front of slower ones
+    Accel(AccelCommand),
+    /// The agent of a hypervisor host
+    Host(HostCommand),
     /// Run the server
     Serve(ServeCommand),
     /// A completion script for a shell
@@ -337,4 +341,108 @@ pub enum DatastoreAction {
         #[arg(long = "for", default_value = "linux", value_name = "PLATFORM")]
         platform: String,
     },
+}
+
+/// `host`.
+#[derive(Debug, Args)]
+pub struct HostCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: HostAction,
+}
+
+/// Verbs of `host`.
+#[derive(Debug, Subcommand)]
+pub enum HostAction {
+    /// Run the agent: disks on a flash, served to VMs of this host by NBD
+    Serve(Box<HostServe>),
+}
+
+/// `host serve`.
+#[derive(Debug, Args)]
+#[command(after_help = HOST_HELP)]
+pub struct HostServe {
+    /// Flash: a file or block device for the logs of all disks
+    #[arg(long, value_name = "PATH")]
+    pub flash: PathBuf,
+    /// Make the flash file if it does not exist, this large
+    #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
+    pub flash_size: Option<u64>,
+    /// Make a blank device or file the flash of this host
+    #[arg(long)]
+    pub format: bool,
+    /// Name of the host [default: that of this machine]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Serve NBD at this address, too
+    #[arg(long, value_name = "ADDR")]
+    pub nbd: Option<SocketAddr>,
+    /// Serve Prometheus metrics at this address
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+    /// Let NBD or metrics, which have no login, listen where others can reach them
+    #[arg(long)]
+    pub i_understand_insecure: bool,
+}
+
+const HOST_HELP: &str = "\
+The folder of --dir holds the sockets: nbd.sock for VMs, host.sock for vmhold accel. Both
+may be opened by this user alone. Disks, their backing stores and policies are kept on the
+flash: a restart needs nothing else.
+
+  vmhold host serve --flash /srv/flash.img --flash-size 2GiB --dir /run/vmhold
+  vmhold accel attach vm1 --backing /srv/vm1.img --policy wb --dir /run/vmhold
+  qemu-system-x86_64 -drive file=nbd+unix:///vm1?socket=/run/vmhold/nbd.sock,format=raw,...
+
+In QEMU, reconnect-delay lets a VM ride out a restart of the agent.";
+
+/// `accel`.
+#[derive(Debug, Args)]
+pub struct AccelCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: AccelAction,
+}
+
+/// Verbs of `accel`.
+#[derive(Debug, Subcommand)]
+pub enum AccelAction {
+    /// Every disk: policy, dirty data, latency of VM and backing store, what can be lost
+    Status,
+    /// Put a disk in front of a backing store; what is there stays as it is
+    Attach {
+        /// Name of the disk, and of its NBD export
+        name: String,
+        /// File or block device it stands in front of
+        #[arg(long, value_name = "PATH")]
+        backing: PathBuf,
+        /// wt: answered when the backing store has a write; wb: when own flash has it
+        #[arg(long, default_value = "wt", value_name = "POLICY")]
+        policy: String,
+        /// Flash for its log: how much it can absorb
+        #[arg(long, default_value = "256MiB", value_parser = parse_bytes, value_name = "SIZE")]
+        log: u64,
+    },
+    /// Take the layer away: all dirty data goes to the backing store first
+    Detach {
+        /// Name of the disk
+        name: String,
+    },
+    /// Change the policy while the VM runs
+    Policy {
+        /// Name of the disk
+        name: String,
+        /// wt or wb
+        policy: String,
+        /// Return when it is in force
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Bring everything dirty to the backing store now
+    Drain {
+        /// Name of the disk
+        name: String,
+    },
+    /// Which disks are slowed, and how fast they destage
+    FlowControl,
 }

@@ -9,6 +9,7 @@
 //!  say   consent                what is printed, what is asked
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
+//!  host_command  accel_command  the agent of a hypervisor host, and its disks
 //!  serve   log_lines   signals  the server
 //!  quickstart                   the demo: make, start, break, check, remove
 //! ```
@@ -17,10 +18,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod accel_command;
 mod appliance;
 mod cli;
 mod consent;
 mod datastore_command;
+mod host_command;
 mod load_command;
 mod log_lines;
 mod panic_report;
@@ -69,6 +72,8 @@ fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
     let global = &cli.global;
     match &cli.noun {
         Noun::Serve(command) => serve::run(command, global, say),
+        Noun::Host(command) => host_command::run(command, global, say),
+        Noun::Accel(command) => accel_command::run(command, global, say),
         Noun::Quickstart(command) => quickstart::run(command, global, say),
         Noun::Status => store_command::status(global, say),
         Noun::Fsck => store_command::fsck(global, say),

@@ -9,7 +9,8 @@ use super::Finding;
 use super::code::{Code, for_tests, token_paths};
 
 /// Crates that decide and never touch the world.
-pub const CORES: &[&str] = &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "world-sim"];
+pub const CORES: &[&str] =
+    &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "cache", "nbd", "world-sim"];
 
 const BANNED: &[(&str, &str)] = &[
     ("std::time::Instant", "take the time from the `Clock` port"),

@@ -55,6 +55,12 @@ const WALLS: &[Wall] = &[
             &["thiserror", "smallvec", "bytes", "hashbrown", "siphasher", "ipnet", "tokio"],
         )
     },
+    pure(
+        "cache",
+        &["base", "journal"],
+        &["zerocopy", "thiserror", "smallvec", "bytes", "futures-util", "quick_cache", "tokio"],
+    ),
+    pure("nbd", &[], &["thiserror", "zerocopy"]),
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
     open("world-real", &["base"], &["world-sim"]),
     open("control", &["base"], &[]),
@@ -63,8 +69,9 @@ const WALLS: &[Wall] = &[
         &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "world-real", "control"],
         &["world-sim", "load"],
     ),
+    open("host", &["base", "journal", "cache", "nbd", "world-real", "control"], &["world-sim"]),
     open("load", &["control"], &["world-sim"]),
-    open("vmhold", &["base", "node", "control", "load"], &["world-sim"]),
+    open("vmhold", &["base", "node", "host", "control", "load"], &["world-sim"]),
     open(
         "swarm",
         &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "world-sim", "node", "control", "load"],

@@ -38,6 +38,7 @@ macro_rules! codes {
 
 mod command;
 mod datastore;
+mod host;
 mod pool;
 
 use std::fmt;
@@ -46,6 +47,7 @@ use crate::exit::Exit;
 
 pub use command::*;
 pub use datastore::*;
+pub use host::*;
 pub use pool::*;
 
 /// How bad a condition is.
@@ -155,7 +157,7 @@ impl crate::envelope::Document for CodePage {
 
 /// Every code, in number order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [pool::ALL, datastore::ALL, command::ALL].into_iter().flatten().copied()
+    [pool::ALL, datastore::ALL, host::ALL, command::ALL].into_iter().flatten().copied()
 }
 
 /// Finds a code by `VH1021`, `vh1021`, `1021` or its name.
@@ -236,6 +238,7 @@ mod tests {
     fn numbers_stand_in_the_range_of_their_file() {
         assert!(pool::ALL.iter().all(|code| code.number / 1000 == 1));
         assert!(datastore::ALL.iter().all(|code| code.number / 1000 == 2));
+        assert!(host::ALL.iter().all(|code| code.number / 1000 == 5));
         assert!(command::ALL.iter().all(|code| (7..=9).contains(&(code.number / 1000))));
     }
 
@@ -256,8 +259,8 @@ mod tests {
         let since_0_1 = [
             1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1011, 1012, 1015, 1021, 1022, 1023, 1025, 1026, 1031, 1032,
             1033, 1041, 1051, 1052, 1053, 1054, 1055, 1056, 1061, 1071, 2001, 2002, 2003, 2021, 2031, 2041, 2042, 2043,
-            2051, 7400, 7404, 7405, 7409, 7410, 7428, 7501, 7503, 7504, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 8008,
-            8009, 8041, 8042, 8051, 9001,
+            2051, 5001, 5002, 5012, 5041, 5042, 5043, 5051, 7400, 7404, 7405, 7409, 7410, 7428, 7501, 7503, 7504, 8001,
+            8002, 8003, 8004, 8005, 8006, 8007, 8008, 8009, 8041, 8042, 8051, 9001,
         ];
         for number in since_0_1 {
             assert!(all().any(|code| code.number == number), "VH{number}");
