@@ -491,7 +491,7 @@ impl Disk {
     }
 
     /// Asks for a policy. It is in force when [`status`](Disk::status) says so: from *wb* to
-    /// *wt* everything dirty is drained first (R-ORIG-39).
+    /// *wt* everything dirty is drained first.
     pub fn set_policy(&self, wanted: Policy) {
         self.shared().state.borrow_mut().wanted = wanted;
         self.shared().changed.notify_waiters();

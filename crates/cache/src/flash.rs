@@ -61,7 +61,7 @@ struct Entry {
 const _: () = assert!(size_of::<Head>() == 64 && size_of::<Entry>() == 64);
 const _: () = assert!(64 + REGIONS_MAX * 64 <= CHECK_AT);
 
-/// What a region is for (R-ORIG-38: each accounted by itself). The numbers are on media.
+/// What a region is for; each is accounted by itself. The numbers are on media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RegionKind {
     /// The log of a disk of this host.

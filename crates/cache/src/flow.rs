@@ -112,8 +112,9 @@ mod tests {
         flow
     }
 
-    /// Decides R-FLOW-04 (the triggers), R-FLOW-05 (a burst below the low mark sees no delay
-    /// at all).
+    /// The triggers; a burst that stays below the low mark sees no delay at all.
+    ///
+    /// Decides R-FLOW-04, R-FLOW-05.
     #[test]
     fn below_the_low_mark_nothing_waits_and_at_the_high_mark_the_destage_rate_rules() {
         let mut flow = flow_at_one_ms_per_kib();

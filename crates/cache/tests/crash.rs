@@ -303,7 +303,7 @@ fn tell(seed: u64) -> (world_sim::Digest, u64, u64) {
 /// of the stories of the backing store, too. Nothing acknowledged is lost, nothing old comes
 /// back, and after a drain the backing store alone holds it all.
 ///
-/// Decides R-WB-01, R-WB-02, R-WT-02, R-DST-01, R-DST-06, R-REC-13, R-ORIG-39.
+/// Decides R-WB-01, R-WB-02, R-WT-02, R-DST-01, R-DST-06, R-REC-13.
 #[test]
 fn nothing_acknowledged_is_lost_whatever_is_cut_or_fails() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());

@@ -150,8 +150,7 @@ fn tell(seed: u64) {
 /// Put in front of a backing store, used under both policies, crashed, drained, taken away:
 /// what is read is what was written, and the backing store alone ends up with all of it.
 ///
-/// Decides R-FVP-01 (inserted and removed, data identical), R-WT-01 (content under a random
-/// mix; the counters are in `figures`).
+/// Decides R-FVP-01.
 #[test]
 fn a_disk_is_what_was_written_to_it() {
     let seeds = std::env::var("CACHE_SEED").map_or(1..200, |seed| {
