@@ -601,14 +601,15 @@ impl Shared {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            let state = self.state.borrow();
-            if let Some(value) = found(&state) {
-                return Ok(value);
+            {
+                let state = self.state.borrow();
+                if let Some(value) = found(&state) {
+                    return Ok(value);
+                }
+                if state.closed {
+                    return Err(IoRefused::Closed);
+                }
             }
-            if state.closed {
-                return Err(IoRefused::Closed);
-            }
-            drop(state);
             changed.await;
         }
     }
