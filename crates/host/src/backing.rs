@@ -102,8 +102,15 @@ impl FileBacking {
         let file = self.file.borrow().clone();
         let Ok(file) = file.try_clone() else { return false };
         let flags = if may_punch { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        let work = move || fallocate(&file, flags | FallocateFlags::KEEP_SIZE, offset_bytes, length_bytes);
-        matches!(tokio::task::spawn_blocking(work).await, Ok(Ok(())))
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // The call may take long and has no form that does not block; it is rare enough for a
+        // thread of its own each time.
+        let thread = std::thread::Builder::new().name("zero".into()).spawn(move || {
+            let done = fallocate(&file, flags | FallocateFlags::KEEP_SIZE, offset_bytes, length_bytes);
+            // Nobody listens if the disk is gone; the range is zero all the same.
+            let _ = tell.send(done.is_ok());
+        });
+        thread.is_ok() && told.await.unwrap_or(false)
     }
 }
 
