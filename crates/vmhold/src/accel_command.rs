@@ -81,8 +81,7 @@ fn set_policy(name: &str, policy: &str, wait: bool, global: &Global, say: &Say) 
     let started = Instant::now();
     let mut answer: Envelope<DiskDocument> =
         client(global, ANSWER_WITHIN).call("POST", &path_of(name, "/policy"), &body)?;
-    loop {
-        let Outcome::Data(DiskDocument(disk)) = &answer.outcome else { break };
+    while let Outcome::Data(DiskDocument(disk)) = &answer.outcome {
         if !wait || disk.policy == policy {
             break;
         }
