@@ -166,7 +166,7 @@ fn a_disk_is_what_was_written_to_it() {
 }
 
 fn constant(read_ns: u64, write_ns: u64, flush_ns: u64) -> Latency {
-    Latency { read_ns, write_ns, flush_ns, per_page_ns: 0, jitter_ns: 0, slow_factor: 1 }
+    Latency { read_ns, write_ns, flush_ns, per_page_ns: 0, jitter_ns: 0, slow_factor: 1, ..Latency::default() }
 }
 
 const MS: u64 = 1_000_000;
