@@ -216,9 +216,9 @@ fn figures_of_both_policies_in_simulated_time() {
         bench.world.run_until(life).done()
     };
     let (wb, _) = write_ms(Policy::WriteBack, false);
-    assert!(wb >= 0.1 && wb < 0.11, "wb: {wb} ms, flash takes 0.1");
+    assert!((0.1..0.11).contains(&wb), "wb: {wb} ms, flash takes 0.1");
     let (wt, _) = write_ms(Policy::WriteThrough, false);
-    assert!(wt >= 5.0 && wt < 5.25, "wt: {wt} ms, the backing store takes 5");
+    assert!((5.0..5.25).contains(&wt), "wt: {wt} ms, the backing store takes 5");
     let (spiky, worst) = write_ms(Policy::WriteBack, true);
     assert!(spiky < 0.11 && worst < 0.3, "spikes of 500 ms below: {spiky} ms, at worst {worst}");
 }
