@@ -68,7 +68,7 @@ mod tests {
 
     fn back(op: &Op) -> Option<Op> {
         let tag = op.tag(Osn(7), Epoch(1));
-        Op::of(&Record { sequence: Sequence(3), tag, body: Buf::copy_from_slice(op.body()) })
+        Op::of(&Record { sequence: Sequence(3), tag, body: Buf::copy_from_slice(op.body()), payload: Buf::new() })
     }
 
     #[test]
@@ -82,7 +82,10 @@ mod tests {
     #[test]
     fn a_record_of_something_else_is_not_a_change() {
         let op = Op::write(0, Buf::from_static(b"abc"));
-        let record = |tag, body: &'static [u8]| Record { sequence: Sequence(3), tag, body: Buf::from_static(body) };
+        let record = |tag, body: &'static [u8]| {
+            let body = Buf::from_static(body);
+            Record { sequence: Sequence(3), tag, body, payload: Buf::new() }
+        };
         let tag = op.tag(Osn(1), Epoch(1));
         assert_eq!(Op::of(&record(tag, b"ab")), None, "a body of another length");
         assert_eq!(Op::of(&record(Tag { kind: Kind::COMMITTED, ..tag }, b"abc")), None);
