@@ -10,6 +10,7 @@
 pub mod buf;
 pub mod check;
 pub mod id;
+pub mod meter;
 pub mod port;
 pub mod time;
 

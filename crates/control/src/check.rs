@@ -1,6 +1,7 @@
 //! `fsck`, `check` and `checkpoint`: documents and texts.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{self, Code};
@@ -9,7 +10,7 @@ use crate::exit::Exit;
 use crate::text;
 
 /// What kind of damage a check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DamageKind {
     /// A file refers to a block that is not there.
@@ -31,7 +32,7 @@ pub enum DamageKind {
 }
 
 /// One finding of `fsck`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Damage {
     /// What kind.
     pub kind: DamageKind,
@@ -42,7 +43,7 @@ pub struct Damage {
 }
 
 /// The document of `fsck`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FsckReport {
     /// When it began.
     pub started_at: Timestamp,
@@ -122,7 +123,7 @@ impl FsckReport {
 }
 
 /// The document of a checkpoint made on request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointReport {
     /// Version of the root it chose.
     pub root_version: u64,
@@ -137,7 +138,7 @@ impl Document for CheckpointReport {
 }
 
 /// What became of a journal leg that was lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResilveredLeg {
     /// File or device.
     pub path: String,
@@ -148,7 +149,7 @@ pub struct ResilveredLeg {
 }
 
 /// The document of `journal resilver`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResilverReport {
     /// The legs that were lost; none if the journal is whole.
     pub legs: Vec<ResilveredLeg>,
@@ -183,7 +184,7 @@ impl ResilverReport {
 }
 
 /// The document of `quickstart check`: what the server returned against what it acknowledged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WriteCheck {
     /// Acknowledged writes looked at.
     pub writes_checked: u64,

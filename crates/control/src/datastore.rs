@@ -3,17 +3,19 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codes;
 use crate::envelope::Document;
+use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::text::{self, Table, left, right};
 
 const NAME_BYTES_MAX: usize = 64;
 
 /// A datastore: an export holding VMs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Datastore {
     /// Name.
     pub name: String,
@@ -39,8 +41,32 @@ impl Document for Datastore {
     const SCHEMA: &'static str = "vmhold.datastore.show/v1";
 }
 
+impl Datastore {
+    /// Names its settings: what people set and may want to find unchanged, not what clients
+    /// change with every write.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        let settings = format!("{:?}", (&self.name, &self.created_at, self.root_squash, &self.allow));
+        format!("\"{}\"", &blake3::hash(settings.as_bytes()).to_hex()[..16])
+    }
+
+    /// What deleting it would do.
+    #[must_use]
+    pub fn deletion(&self) -> Plan {
+        let files = text::or_dash(self.files, text::count);
+        let size = text::or_dash(self.logical_bytes, text::bytes);
+        let plan = Plan::would(format!("delete datastore {} with its {files} files ({size})", self.name));
+        let plan = match self.mounts {
+            Some(0) => plan,
+            Some(mounts) => plan.and(format!("cut off {mounts} clients that have it mounted")),
+            None => plan.and("cut off clients that have it mounted, whose number is not known"),
+        };
+        plan.confirmed_by(&self.name)
+    }
+}
+
 /// `datastore list`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct DatastoreList(pub Vec<Datastore>);
 
@@ -82,7 +108,7 @@ impl DatastoreList {
 }
 
 /// What `datastore create` sends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatastoreCreate {
     /// Name.
     pub name: String,
@@ -116,7 +142,7 @@ impl DatastoreCreate {
 }
 
 /// What `datastore delete` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatastoreDeleted {
     /// Name of the one that is gone.
     pub name: String,
@@ -127,7 +153,7 @@ impl Document for DatastoreDeleted {
 }
 
 /// Who mounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Platform {
     /// Proxmox VE.
@@ -181,7 +207,7 @@ pub struct MountPoint<'a> {
 }
 
 /// How to mount a datastore on one platform.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MountInfo {
     /// Datastore.
     pub datastore: String,

@@ -1,5 +1,6 @@
 //! `quickstart`: its document and its text.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
@@ -9,7 +10,7 @@ use crate::text;
 pub const DEFAULT_DIR: &str = "./vmhold-demo";
 
 /// A running demo. `quickstart --json` prints it once everything answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Quickstart {
     /// Version.
     pub version: String,
@@ -19,8 +20,12 @@ pub struct Quickstart {
     pub pids: Vec<u32>,
     /// Where the datastore is served.
     pub nfs: DemoNfs,
-    /// Base address of the API, as in `http://127.0.0.1:8080`.
+    /// Base address of the API, as in `https://127.0.0.1:8080`.
     pub api: String,
+    /// Address of the web UI with a login that works once.
+    pub ui: Option<String>,
+    /// What the certificate of the API is known by.
+    pub fingerprint: Option<String>,
     /// Log file.
     pub log: String,
     /// Name of the pool.
@@ -40,7 +45,7 @@ pub struct Quickstart {
 }
 
 /// Where the demo's datastore is served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DemoNfs {
     /// Address.
     pub host: String,
@@ -64,7 +69,7 @@ impl Quickstart {
         let dir = &self.dir;
         let place = if self.memory { "in memory" } else { "sparse files" };
         let mut out = format!("vmhold quickstart {}   one store on this machine\n", self.version);
-        out.push_str("DEMO: file-backed drives, loopback only, no login. Not for data you need.\n\n");
+        out.push_str("DEMO: file-backed drives, loopback only. Not for data you need.\n\n");
         out.push_str(&format!("  [ok] folder      {dir}\n"));
         out.push_str(&format!(
             "  [ok] pool        {}: {} drives x {} ({place}), stripe {}\n",
@@ -80,10 +85,14 @@ impl Quickstart {
             }
         }
         out.push_str(&format!("Ready in {}.\n\n", text::duration(self.ready_after_seconds)));
+        out.push_str(&match &self.ui {
+            Some(url) => format!("  Web UI     {url}\n             logs in once; anew: vmhold ui --dir {dir}\n"),
+            None => format!("  Web UI     vmhold ui --dir {dir}\n"),
+        });
         out.push_str(&format!("  Status     vmhold status --dir {dir}\n"));
         out.push_str(&format!("  Pool       vmhold pool show {} --map --dir {dir}\n", self.pool));
-        out.push_str(&format!("  API        {}/v1/status\n", self.api));
-        out.push_str(&format!("  Metrics    {}/metrics\n", self.api));
+        out.push_str(&format!("  API        {}/v1/openapi.json\n", self.api));
+        out.push_str(&format!("  Metrics    {}/metrics (needs a token)\n", self.api));
         out.push_str(&format!("  Log        {}\n\n", self.log));
         out.push_str("Mount it (needs root on this machine only for the mount itself):\n");
         out.push_str(&format!(
@@ -123,7 +132,9 @@ mod tests {
             dir: "./vmhold-demo".into(),
             pids: vec![4242],
             nfs: DemoNfs { host: "127.0.0.1".into(), port: 20049, mount_port: 20048, export: "/demo".into() },
-            api: "http://127.0.0.1:8080".into(),
+            api: "https://127.0.0.1:8080".into(),
+            ui: Some("https://127.0.0.1:8080/#login=q7f2-9kdm-x3pa".into()),
+            fingerprint: Some("AB".repeat(32)),
             log: "./vmhold-demo/server.log".into(),
             pool: "flash0".into(),
             drives: 8,
@@ -153,6 +164,6 @@ mod tests {
         assert_eq!(json["pids"][0], 4242);
         assert_eq!(json["nfs"]["mount_port"], 20048);
         assert_eq!(json["nfs"]["export"], "/demo");
-        assert_eq!(json["api"], "http://127.0.0.1:8080");
+        assert_eq!(json["api"], "https://127.0.0.1:8080");
     }
 }

@@ -4,6 +4,7 @@
 //! are RFC 3339 in UTC, unknown is `null`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::{Problem, ProblemDocument};
@@ -26,7 +27,7 @@ pub struct Origin {
 }
 
 /// Either the data or why there is none.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome<T> {
     /// The data asked for.
@@ -36,7 +37,7 @@ pub enum Outcome<T> {
 }
 
 /// A document with its origin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope<T> {
     /// Kind and version of the document.
     pub schema: String,
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
     use crate::codes;
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
     struct Sample {
         used_bytes: Option<u64>,
     }

@@ -1,6 +1,7 @@
 //! Health, computed here and nowhere else from plain facts; every view shows this result.
 //! Unknown is never green: a fact that is not known fails its check as a warning.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{self, Code, Severity};
@@ -10,7 +11,7 @@ use crate::text;
 const NEARLY_FULL: f64 = 0.85;
 
 /// The one word for everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
     /// No check fails.
@@ -22,7 +23,7 @@ pub enum Level {
 }
 
 /// A check that fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// `VH1021`.
     pub code: String,
@@ -40,7 +41,7 @@ pub struct Finding {
 }
 
 /// All checks together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// The worst of them.
     pub level: Level,

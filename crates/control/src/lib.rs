@@ -9,20 +9,38 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod access;
+pub mod audit;
 pub mod check;
 pub mod client;
 pub mod codes;
 pub mod datastore;
 pub mod demo;
 pub mod envelope;
+pub mod events;
 pub mod exit;
+mod extract;
+pub mod feed;
+mod guard;
 pub mod health;
+pub mod history;
+pub mod jobs;
+pub mod ledger;
+pub mod listener;
 pub mod metrics;
+pub mod openapi;
+mod people;
+pub mod plan;
 pub mod pool;
 pub mod problem;
+mod repeats;
+pub mod route;
 pub mod server;
 pub mod status;
+mod stream;
 pub mod text;
+pub mod tls;
+pub mod ui;
 pub mod upkeep;
 
 pub use codes::{Code, Severity};

@@ -58,7 +58,7 @@ pub fn page(status: &Status, data_path: &str) -> String {
     page.family("vmhold_job_progress_ratio", "gauge", "Progress of work going on, 1 is done");
     for job in &facts.jobs {
         let labels = [("kind", &*job.kind), ("object", &*job.object)];
-        page.sample("vmhold_job_progress_ratio", &labels, job.progress_ratio);
+        page.sample("vmhold_job_progress_ratio", &labels, job.progress_ratio());
     }
     page.0.push_str(data_path);
     page.0

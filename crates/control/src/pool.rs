@@ -1,13 +1,14 @@
 //! Pool, drives and journal: documents and their texts.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
 use crate::text::{self, Table, left, right};
 
 /// State of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum PoolState {
     /// Everything has the redundancy it should have.
@@ -21,7 +22,7 @@ pub enum PoolState {
 }
 
 /// State of a drive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DriveState {
     /// In use.
@@ -54,7 +55,7 @@ fn word<T: Serialize>(state: &T) -> String {
 }
 
 /// A drive of a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drive {
     /// Pool it belongs to.
     pub pool: String,
@@ -92,7 +93,7 @@ pub struct Drive {
 }
 
 /// The queue of a drive, and how well the drive keeps its times.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveIo {
     /// Profile in force.
     pub profile: String,
@@ -113,7 +114,7 @@ pub struct DriveIo {
 }
 
 /// What the drives of a pool did for one principal, and what waits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PrincipalIo {
     /// On whose behalf, as in `user_read`.
     pub principal: String,
@@ -136,7 +137,7 @@ pub struct PrincipalIo {
 }
 
 /// How a pool's drives are shared, and late reads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolIo {
     /// By principal.
     pub principals: Vec<PrincipalIo>,
@@ -163,7 +164,7 @@ impl Drive {
 }
 
 /// The pass that fills drives again (circular: later drives join at the pointer).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rebuild {
     /// 1, and more after restarts.
     pub pass: u32,
@@ -176,7 +177,7 @@ pub struct Rebuild {
 }
 
 /// A drive that is being filled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RebuildDrive {
     /// Its place.
     pub slot: u32,
@@ -212,7 +213,7 @@ impl Rebuild {
 }
 
 /// A pool: one RAID group.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pool {
     /// Name.
     pub name: String,
@@ -419,7 +420,7 @@ impl Document for Pool {
 }
 
 /// `pool list`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct PoolList(pub Vec<Pool>);
 
@@ -454,7 +455,7 @@ impl PoolList {
 }
 
 /// `drive list`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct DriveList(pub Vec<Drive>);
 
@@ -495,7 +496,7 @@ impl DriveList {
 }
 
 /// What a journal leg stands on, and so what it promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalKind {
     /// Persistent memory, reached by loads and stores.
@@ -522,7 +523,7 @@ impl JournalKind {
 }
 
 /// One leg of the journal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JournalLeg {
     /// File or device.
     pub path: String,
@@ -535,7 +536,7 @@ pub struct JournalLeg {
 }
 
 /// The journal of a store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Journal {
     /// Its legs.
     pub legs: Vec<JournalLeg>,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{self, Code, Severity};
@@ -34,7 +35,7 @@ struct Said {
 }
 
 /// What is wrong with one field of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldProblem {
     /// Name of the field.
     pub field: String,
@@ -43,7 +44,7 @@ pub struct FieldProblem {
 }
 
 /// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// As a sentence or a command line.
     pub cli: String,
@@ -52,7 +53,7 @@ pub struct Step {
 }
 
 /// The JSON form of a [`Problem`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemDocument {
     /// Where the code is explained, relative to the API.
     #[serde(rename = "type")]

@@ -1,34 +1,57 @@
-//! The REST server: documents of a [`ControlBackend`] under `/v1`, Prometheus text under
-//! `/metrics`, errors as `application/problem+json`.
+//! The REST server: documents of a [`ControlBackend`] under `/v1`, the web UI, Prometheus
+//! text under `/metrics`, errors as `application/problem+json`.
 //!
-//! There is no login in this version, so it is for loopback. Web pages of others cannot
-//! use it all the same: a `Host` that is a name (a page that rebinds its name to this
-//! address) and an `Origin` from elsewhere are refused.
+//! ```text
+//!  listener (TLS) -> guard (who, may they, audit) -> handler -> ControlBackend
+//!                                                       |
+//!                          table: path, role, documents +-> openapi
+//!  feed: asks the store once a second -> events, status -> stream (SSE)
+//! ```
+//!
+//! It runs on a thread of its own. Nothing a person does here can take more of the store's
+//! thread than a bounded question.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use jiff::Timestamp;
+use rustls::ServerConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
+use crate::access::{Access, Caller, Role, Session};
+use crate::audit::Audit;
 use crate::check::{CheckpointReport, FsckReport, ResilverReport};
 use crate::codes::{self, CodePage};
 use crate::datastore::{Datastore, DatastoreCreate, DatastoreDeleted, DatastoreList, MountInfo, MountPoint, Platform};
 use crate::envelope::{Document, Envelope, Origin};
+use crate::events::{EventBook, EventList};
+use crate::extract::{Asked, Named, Sent, header as text_of};
+use crate::feed::{Feed, Snapshot, watch_for_ever};
+use crate::guard::{DryRun, Rule, guard};
+use crate::health::Health;
+use crate::history::{History, HistoryBook};
+use crate::jobs::{Job, JobBook, JobList, Wish};
+use crate::listener::{Peer, TlsListener};
 use crate::metrics;
+use crate::plan::Plan;
 use crate::pool::{DriveList, Pool, PoolList};
 use crate::problem::{Problem, ProblemDocument};
+use crate::repeats::Repeats;
+use crate::route::Route;
 use crate::status::{Facts, Status};
+use crate::tls::Fingerprint;
 use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
+use crate::{openapi, people, stream, ui};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -62,7 +85,7 @@ pub trait ControlBackend: Send + Sync {
 }
 
 /// What program answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// `vmhold`.
     pub name: String,
@@ -84,15 +107,109 @@ impl Version {
     }
 }
 
+/// What the server keeps beside the store.
 #[derive(Clone)]
-struct Api {
-    backend: Arc<dyn ControlBackend>,
+pub struct Books {
+    /// Events.
+    pub events: Arc<EventBook>,
+    /// Jobs.
+    pub jobs: Arc<JobBook>,
+    /// Load and latency over time.
+    pub history: Arc<HistoryBook>,
+    /// Audit log.
+    pub audit: Arc<Audit>,
+    /// Tokens and sessions.
+    pub access: Arc<Access>,
 }
 
-type Shared = State<Api>;
+struct Inner {
+    backend: Arc<dyn ControlBackend>,
+    books: Books,
+    feed: Feed,
+    repeats: Repeats,
+    streams: Arc<Semaphore>,
+    cookie_name: String,
+    fingerprint: Option<Fingerprint>,
+    openapi: OnceLock<String>,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+impl Api {
+    /// Over a backend. Cookies belong to a host and not to a port, so `port` is part of the
+    /// name: two stores on one machine must not log each other's users out.
+    #[must_use]
+    pub fn new(backend: Arc<dyn ControlBackend>, books: Books, port: u16, fingerprint: Option<Fingerprint>) -> Self {
+        Self(Arc::new(Inner {
+            backend,
+            books,
+            feed: Feed::default(),
+            repeats: Repeats::default(),
+            streams: Arc::new(Semaphore::new(stream::streams_max())),
+            cookie_name: format!("__Host-vmhold-{port}"),
+            fingerprint,
+            openapi: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn backend(&self) -> &dyn ControlBackend {
+        &*self.0.backend
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.books.access
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.0.books.audit
+    }
+
+    pub(crate) fn events(&self) -> &EventBook {
+        &self.0.books.events
+    }
+
+    pub(crate) fn jobs(&self) -> &JobBook {
+        &self.0.books.jobs
+    }
+
+    pub(crate) fn history(&self) -> &HistoryBook {
+        &self.0.books.history
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.0.repeats
+    }
+
+    pub(crate) fn streams(&self) -> &Arc<Semaphore> {
+        &self.0.streams
+    }
+
+    pub(crate) fn session(&self, caller: Caller) -> Session {
+        let Caller { who, role, .. } = caller;
+        Session { who, role, fingerprint: self.0.fingerprint.map(|digits| digits.to_string()) }
+    }
+
+    pub(crate) fn cookie_name(&self) -> &str {
+        &self.0.cookie_name
+    }
+}
+
+pub(crate) type Shared = State<Api>;
 
 /// A problem with the request it is about.
-struct Refusal(Box<(Problem, Option<String>)>);
+pub(crate) struct Refusal(Box<(Problem, Option<String>)>);
+
+impl Refusal {
+    pub(crate) fn status(&self) -> u16 {
+        self.0.0.code().http
+    }
+}
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
@@ -105,7 +222,15 @@ impl IntoResponse for Refusal {
         let (problem, instance) = *self.0;
         let document = problem.document(instance.as_deref());
         let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], document_text(&document)).into_response()
+        let text = document_text(&document);
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = document.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.ceil() as u64));
+        }
+        response
     }
 }
 
@@ -113,32 +238,145 @@ fn document_text(document: &ProblemDocument) -> String {
     serde_json::to_string(document).expect("problems hold only strings as keys and finite numbers")
 }
 
-type Reply = Result<Response, Refusal>;
+pub(crate) type Reply = Result<Response, Refusal>;
 
-/// All routes.
-pub fn router(backend: Arc<dyn ControlBackend>) -> Router {
-    Router::new()
-        .route("/v1/version", get(version))
-        .route("/v1/health", get(health))
-        .route("/v1/status", get(status))
-        .route("/v1/pools", get(pools))
-        .route("/v1/pools/{name}", get(pool))
-        .route("/v1/pools/{name}/map", get(pool))
-        .route("/v1/pools/{name}/scrub", get(scrub).post(order_scrub))
-        .route("/v1/drives", get(drives).post(add_spare))
-        .route("/v1/drives/{pool}/{slot}/replace", post(replace_drive))
-        .route("/v1/datastores", get(datastores).post(create_datastore))
-        .route("/v1/datastores/{name}", get(datastore).delete(delete_datastore))
-        .route("/v1/datastores/{name}/mount-info", get(mount_info))
-        .route("/v1/codes/{code}", get(code))
-        .route("/v1/fsck", post(fsck))
-        .route("/v1/checkpoint", post(checkpoint))
-        .route("/v1/journal/resilver", post(resilver_journal))
-        .route("/metrics", get(metrics_page))
+/// Every call there is.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    let mut routes = questions();
+    routes.extend(changes());
+    routes.extend(people::routes());
+    routes
+}
+
+fn questions() -> Vec<Route> {
+    vec![
+        Route::get("/v1/version", "Versions of program and API.", version).open().answers::<Version>(),
+        Route::get("/v1/openapi.json", "This description.", description).open().answers_other("application/json"),
+        Route::get("/v1/codes/{code}", "What a code means and what to do.", code).open().answers::<CodePage>(),
+        Route::get("/v1/health", "All checks, and those that fail.", health).answers::<Health>(),
+        Route::get("/v1/status", "One screen: health, what can be lost, load.", status).answers::<Status>(),
+        Route::get("/v1/pools", "All pools.", pools).answers::<PoolList>(),
+        Route::get("/v1/pools/{name}", "One pool with its drives.", pool).answers::<Pool>(),
+        Route::get("/v1/pools/{name}/map", "The same.", pool).answers::<Pool>(),
+        Route::get("/v1/pools/{name}/scrub", "The scrub of a pool and its history.", scrub).answers::<ScrubReport>(),
+        Route::get("/v1/drives", "All drives.", drives).answers::<DriveList>(),
+        Route::get("/v1/datastores", "All datastores.", datastores).answers::<DatastoreList>(),
+        Route::get("/v1/datastores/{name}", "One datastore; its ETag names its settings.", datastore)
+            .answers::<Datastore>(),
+        Route::get("/v1/datastores/{name}/mount-info", "The command that mounts it.", mount_info)
+            .answers::<MountInfo>()
+            .parameter("for", "string", "proxmox, esxi, xcp-ng, libvirt or linux."),
+        Route::get("/v1/events", "What happened, oldest first.", events)
+            .answers::<EventList>()
+            .parameter("after", "integer", "Only events with a higher number.")
+            .parameter("limit", "integer", "At most the newest so many."),
+        Route::get("/v1/history", "Load and latency by part over time.", history).answers::<History>().parameter(
+            "last_seconds",
+            "integer",
+            "How far back; an hour if left away, at most 90 days.",
+        ),
+        Route::get("/v1/jobs", "Work that goes on or went on, newest first.", jobs).answers::<JobList>(),
+        Route::get("/v1/jobs/{id}", "One job.", job).answers::<Job>(),
+        Route::get("/v1/stream", "What changes, as server-sent events; resume with Last-Event-ID.", stream::stream)
+            .answers_other("text/event-stream")
+            .parameter("topics", "string", "Of status, events, jobs; all if left away.")
+            .parameter("after", "integer", "Number of the last event seen, instead of Last-Event-ID.")
+            .streams(),
+        Route::get("/metrics", "Prometheus text.", metrics_page).answers_other("text/plain"),
+    ]
+}
+
+fn changes() -> Vec<Route> {
+    vec![
+        Route::post("/v1/datastores", "Makes a datastore; hosts can mount it at once.", create_datastore)
+            .role(Role::Operator)
+            .takes::<DatastoreCreate>()
+            .answers::<Datastore>()
+            .creates()
+            .plans(),
+        Route::delete(
+            "/v1/datastores/{name}",
+            "Deletes a datastore; with Confirm also the files in it.",
+            delete_datastore,
+        )
+        .answers::<DatastoreDeleted>()
+        .plans()
+        .confirms(),
+        Route::post("/v1/pools/{name}/scrub", "Starts, pauses or resumes the scrub.", order_scrub)
+            .role(Role::Operator)
+            .takes::<ScrubOrder>()
+            .answers::<ScrubReport>()
+            .plans(),
+        Route::post("/v1/drives", "Takes a blank drive as a spare.", add_spare)
+            .takes::<DriveOffer>()
+            .answers::<DriveTaken>()
+            .plans(),
+        Route::post(
+            "/v1/drives/{pool}/{slot}/replace",
+            "Fills a drive's place with another or a spare.",
+            replace_drive,
+        )
+        .takes::<DriveOffer>()
+        .answers::<DriveTaken>()
+        .plans(),
+        Route::post("/v1/jobs/{id}/pause", "Asks a job to pause.", pause_job)
+            .role(Role::Operator)
+            .answers::<Job>()
+            .plans(),
+        Route::post("/v1/jobs/{id}/resume", "Asks a paused job to go on.", resume_job)
+            .role(Role::Operator)
+            .answers::<Job>()
+            .plans(),
+        Route::post("/v1/jobs/{id}/cancel", "Asks a job to stop for good.", cancel_job)
+            .role(Role::Operator)
+            .answers::<Job>()
+            .plans(),
+        Route::post("/v1/fsck", "Checks every reference and object of the live store.", fsck)
+            .role(Role::Operator)
+            .answers::<FsckReport>()
+            .plans(),
+        Route::post("/v1/checkpoint", "Brings everything from the journal to the drives.", checkpoint)
+            .role(Role::Operator)
+            .answers::<CheckpointReport>()
+            .plans(),
+        Route::post("/v1/journal/resilver", "Takes lost journal legs in again.", resilver_journal)
+            .role(Role::Operator)
+            .answers::<ResilverReport>()
+            .plans(),
+    ]
+}
+
+/// All routes, and the web UI.
+pub fn router(api: &Api) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        let rule = Arc::new(Rule::from(&route));
+        let handler = route.handler.route_layer(from_fn_with_state((api.clone(), rule), guard));
+        router = router.route(route.path, handler);
+    }
+    router
+        .merge(ui::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(refuse_foreign_pages))
-        .with_state(Api { backend })
+        .layer(middleware::map_response(safe_headers))
+        .with_state(api.clone())
+}
+
+/// Headers of every answer: it is for this page only, and is what it says it is.
+async fn safe_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 /// Serves until `stop` completes and the requests under way are answered.
@@ -147,84 +385,85 @@ pub fn router(backend: Arc<dyn ControlBackend>) -> Router {
 /// When the listening socket fails.
 pub async fn serve(
     listener: TcpListener,
-    backend: Arc<dyn ControlBackend>,
+    tls: Arc<ServerConfig>,
+    api: Api,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(backend)).with_graceful_shutdown(stop).await
-}
-
-async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
-    let origin_fits = match text(header::ORIGIN) {
-        None => true,
-        Some(origin) => origin.split_once("://").is_some_and(|(_, from)| from == host),
+    let service = router(&api).into_make_service_with_connect_info::<Peer>();
+    let watching = tokio::spawn(watch_for_ever(api.clone()));
+    let stopping = async move {
+        stop.await;
+        api.feed().stop();
     };
-    if is_plain_host(host) && origin_fits {
-        return next.run(request).await;
-    }
-    let problem = Problem::new(&codes::BAD_INPUT, format!("the API does not answer to host {host:?} from this origin"))
-        .why("it has no login in this version, so pages of others must not reach it")
-        .step("use the address as a number, or localhost");
-    Refusal::from(problem).into_response()
+    let served = axum::serve(TlsListener::start(listener, tls), service).with_graceful_shutdown(stopping).await;
+    watching.abort();
+    served
 }
 
-/// `localhost`, an address, or either with a port. An empty host comes from HTTP/1.0 tools.
-fn is_plain_host(host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    host.is_empty() || name == "localhost" || address.parse::<IpAddr>().is_ok() || host.parse::<SocketAddr>().is_ok()
-}
-
-fn envelope<T: Document + Serialize>(site: Option<String>, data: T) -> Response {
-    let origin = Origin { generated_at: Timestamp::now(), site, data_age_seconds: Some(0.0) };
+fn with_origin<T: Document + Serialize>(origin: Origin, data: T) -> Response {
     let text = Envelope::of(data, origin).line();
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+pub(crate) fn envelope<T: Document + Serialize>(site: Option<String>, data: T) -> Response {
+    with_origin(Origin { generated_at: Timestamp::now(), site, data_age_seconds: Some(0.0) }, data)
+}
+
+/// A document made of a picture carries the age of the picture.
+fn pictured<T: Document + Serialize>(picture: &Snapshot, data: T) -> Response {
+    let site = Some(picture.status.facts.site.clone());
+    let data_age_seconds = Some(picture.age_seconds());
+    with_origin(Origin { generated_at: picture.taken_at, site, data_age_seconds }, data)
 }
 
 async fn version() -> Response {
     envelope(None, Version::here())
 }
 
+async fn description(State(api): Shared) -> Response {
+    let text = api.0.openapi.get_or_init(|| openapi::document(&table()).to_string()).clone();
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
 async fn status(State(api): Shared) -> Reply {
-    let facts = api.backend.facts().await?;
-    Ok(envelope(Some(facts.site.clone()), Status::from(facts)))
+    let picture = Feed::picture(&api).await?;
+    Ok(pictured(&picture, (*picture.status).clone()))
 }
 
 async fn health(State(api): Shared) -> Reply {
-    let facts = api.backend.facts().await?;
-    Ok(envelope(Some(facts.site.clone()), Status::from(facts).health))
+    let picture = Feed::picture(&api).await?;
+    Ok(pictured(&picture, picture.status.health.clone()))
 }
 
 async fn pools(State(api): Shared) -> Reply {
-    let facts = api.backend.facts().await?;
-    Ok(envelope(Some(facts.site), PoolList(facts.pools)))
+    let picture = Feed::picture(&api).await?;
+    Ok(pictured(&picture, PoolList(picture.status.facts.pools.clone())))
 }
 
-async fn pool(State(api): Shared, Path(name): Path<String>) -> Reply {
-    let facts = api.backend.facts().await?;
-    let known: Vec<String> = facts.pools.iter().map(|pool| pool.name.clone()).collect();
-    let found: Option<Pool> = facts.pools.into_iter().find(|pool| pool.name == name);
+async fn pool(State(api): Shared, Named(name): Named) -> Reply {
+    let picture = Feed::picture(&api).await?;
+    let pools = &picture.status.facts.pools;
+    let known: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    let found: Option<&Pool> = pools.iter().find(|pool| pool.name == name);
     let missing = || {
         Problem::new(&codes::POOL_NOT_FOUND, format!("no pool named {name:?}"))
             .step(format!("pools here: {}", known.join(", ")))
     };
-    Ok(envelope(Some(facts.site), found.ok_or_else(missing)?))
+    Ok(pictured(&picture, found.ok_or_else(missing)?.clone()))
 }
 
 async fn drives(State(api): Shared) -> Reply {
-    let facts = api.backend.facts().await?;
-    let drives = facts.pools.into_iter().flat_map(|pool| pool.drives).collect();
-    Ok(envelope(Some(facts.site), DriveList(drives)))
+    let picture = Feed::picture(&api).await?;
+    let drives = picture.status.facts.pools.iter().flat_map(|pool| pool.drives.clone()).collect();
+    Ok(pictured(&picture, DriveList(drives)))
 }
 
 async fn datastores(State(api): Shared) -> Reply {
-    Ok(envelope(None, DatastoreList(api.backend.datastores().await?)))
+    Ok(envelope(None, DatastoreList(api.backend().datastores().await?)))
 }
 
 async fn find_datastore(api: &Api, name: &str) -> Result<Datastore, Problem> {
-    let all = api.backend.datastores().await?;
+    let all = api.backend().datastores().await?;
     let known: Vec<String> = all.iter().map(|datastore| datastore.name.clone()).collect();
     all.into_iter().find(|datastore| datastore.name == name).ok_or_else(|| {
         let problem = Problem::new(&codes::DATASTORE_NOT_FOUND, format!("no datastore named {name:?}"));
@@ -232,28 +471,57 @@ async fn find_datastore(api: &Api, name: &str) -> Result<Datastore, Problem> {
     })
 }
 
-async fn datastore(State(api): Shared, Path(name): Path<String>) -> Reply {
-    Ok(envelope(None, find_datastore(&api, &name).await?))
+async fn datastore(State(api): Shared, Named(name): Named) -> Reply {
+    let found = find_datastore(&api, &name).await?;
+    let etag = found.etag();
+    let mut response = envelope(None, found);
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
 }
 
-async fn create_datastore(State(api): Shared, body: axum::body::Bytes) -> Reply {
-    let request: DatastoreCreate = serde_json::from_slice(&body).map_err(|why| {
-        Problem::new(&codes::BAD_INPUT, "the body is not the JSON of a new datastore")
-            .why(why.to_string())
-            .step(r#"send {"name": "vms-1"}"#)
-    })?;
+async fn create_datastore(
+    State(api): Shared,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(request): Sent<DatastoreCreate>,
+) -> Reply {
     request.check()?;
-    let created = api.backend.create_datastore(request).await?;
+    if dry_run {
+        if api.backend().datastores().await?.iter().any(|there| there.name == request.name) {
+            let what = format!("datastore \"{}\" is there already", request.name);
+            return Err(Problem::new(&codes::DATASTORE_EXISTS, what).into());
+        }
+        let who = if request.allow.is_empty() { "everyone".to_owned() } else { request.allow.join(", ") };
+        let plan = Plan::would(format!("make datastore {}, exported as /{}", request.name, request.name));
+        return Ok(envelope(None, plan.and(format!("let {who} mount it"))));
+    }
+    let created = api.backend().create_datastore(request).await?;
     Ok((StatusCode::CREATED, envelope(None, created)).into_response())
 }
 
-async fn delete_datastore(State(api): Shared, Path(name): Path<String>, headers: HeaderMap) -> Reply {
-    let confirm = headers.get("confirm").and_then(|value| value.to_str().ok());
+async fn delete_datastore(
+    State(api): Shared,
+    Named(name): Named,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    headers: HeaderMap,
+) -> Reply {
+    let confirm = text_of(&headers, "confirm");
     if let Some(other) = confirm.filter(|given| *given != name) {
         let problem = Problem::new(&codes::CONFIRMATION_MISSING, format!("{other:?} was confirmed, not {name:?}"));
         return Err(problem.into());
     }
-    Ok(envelope(None, api.backend.delete_datastore(name, confirm.is_some()).await?))
+    if dry_run || headers.contains_key(header::IF_MATCH) {
+        let there = find_datastore(&api, &name).await?;
+        if text_of(&headers, "if-match").is_some_and(|wanted| wanted != "*" && wanted != there.etag()) {
+            let what = format!("the settings of datastore \"{name}\" are not the ones named by If-Match");
+            return Err(Problem::new(&codes::CHANGED_ELSEWHERE, what).into());
+        }
+        if dry_run {
+            return Ok(envelope(None, there.deletion()));
+        }
+    }
+    Ok(envelope(None, api.backend().delete_datastore(name, confirm.is_some()).await?))
 }
 
 #[derive(Deserialize)]
@@ -262,89 +530,178 @@ struct MountQuery {
     platform: Option<String>,
 }
 
-async fn mount_info(State(api): Shared, Path(name): Path<String>, Query(query): Query<MountQuery>) -> Reply {
+async fn mount_info(State(api): Shared, Named(name): Named, Asked(query): Asked<MountQuery>) -> Reply {
     let platform: Platform = query.platform.as_deref().unwrap_or("linux").parse()?;
     let datastore = find_datastore(&api, &name).await?;
-    let facts = api.backend.facts().await?;
+    let picture = Feed::picture(&api).await?;
+    let nfs = &picture.status.facts.nfs;
     let at = MountPoint {
         datastore: &datastore.name,
-        host: &facts.nfs.host,
-        port: facts.nfs.port,
-        mount_port: facts.nfs.mount_port,
-        locks: facts.nfs.locks,
+        host: &nfs.host,
+        port: nfs.port,
+        mount_port: nfs.mount_port,
+        locks: nfs.locks,
     };
-    Ok(envelope(Some(facts.site.clone()), MountInfo::new(&at, platform)))
+    Ok(pictured(&picture, MountInfo::new(&at, platform)))
 }
 
-async fn code(Path(text): Path<String>) -> Reply {
+/// Parameters of lists.
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    pub after: Option<u64>,
+    pub limit: Option<usize>,
+}
+
+/// Entries in a list when nothing is said, and at most.
+pub(crate) const LISTED: usize = 100;
+pub(crate) const LISTED_MAX: usize = 5000;
+
+async fn events(State(api): Shared, Asked(query): Asked<ListQuery>) -> Reply {
+    let limit = query.limit.unwrap_or(LISTED).min(LISTED_MAX);
+    let events = api.events().after(query.after.unwrap_or(0), limit);
+    Ok(envelope(None, EventList(events.iter().map(|event| (**event).clone()).collect())))
+}
+
+#[derive(Deserialize)]
+struct HistoryQuery {
+    last_seconds: Option<u32>,
+}
+
+const HISTORY_SECONDS: u32 = 3600;
+const HISTORY_SECONDS_MAX: u32 = 90 * 86_400;
+
+async fn history(State(api): Shared, Asked(query): Asked<HistoryQuery>) -> Reply {
+    let seconds = query.last_seconds.unwrap_or(HISTORY_SECONDS).min(HISTORY_SECONDS_MAX);
+    Ok(envelope(None, api.history().last(seconds, Timestamp::now())))
+}
+
+async fn jobs(State(api): Shared) -> Reply {
+    Ok(envelope(None, JobList(api.jobs().list())))
+}
+
+async fn job(State(api): Shared, Named(id): Named) -> Reply {
+    Ok(envelope(None, api.jobs().find(&id)?))
+}
+
+fn ask_job(api: &Api, id: &str, wish: Wish, dry_run: bool) -> Reply {
+    let job = api.jobs().ask(id, wish, dry_run)?;
+    if !dry_run {
+        return Ok(envelope(None, job));
+    }
+    let verb = match wish {
+        Wish::Go => "let go on",
+        Wish::Pause => "pause",
+        Wish::Cancel => "stop for good",
+    };
+    Ok(envelope(None, Plan::would(format!("{verb}: {} {} ({id})", job.kind, job.object))))
+}
+
+async fn pause_job(State(api): Shared, Named(id): Named, Extension(dry_run): Extension<DryRun>) -> Reply {
+    ask_job(&api, &id, Wish::Pause, dry_run.0)
+}
+
+async fn resume_job(State(api): Shared, Named(id): Named, Extension(dry_run): Extension<DryRun>) -> Reply {
+    ask_job(&api, &id, Wish::Go, dry_run.0)
+}
+
+async fn cancel_job(State(api): Shared, Named(id): Named, Extension(dry_run): Extension<DryRun>) -> Reply {
+    ask_job(&api, &id, Wish::Cancel, dry_run.0)
+}
+
+async fn code(Named(text): Named) -> Reply {
     let found = codes::find(&text).ok_or_else(|| Problem::new(&codes::NOT_FOUND, format!("no code {text:?}")))?;
     Ok(envelope(None, CodePage(found)))
 }
 
-async fn fsck(State(api): Shared) -> Reply {
-    Ok(envelope(None, api.backend.fsck().await?))
+async fn fsck(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {
+    if dry_run {
+        return Ok(envelope(None, Plan::would("read and check everything that is stored, and repair damaged units")));
+    }
+    Ok(envelope(None, api.backend().fsck().await?))
 }
 
 /// Refuses the name of a pool that is not here.
 async fn known_pool(api: &Api, name: &str) -> Result<(), Problem> {
-    let facts = api.backend.facts().await?;
-    if facts.pools.iter().any(|pool| pool.name == name) {
+    let picture = Feed::picture(api).await?;
+    let pools = &picture.status.facts.pools;
+    if pools.iter().any(|pool| pool.name == name) {
         return Ok(());
     }
-    let known: Vec<String> = facts.pools.into_iter().map(|pool| pool.name).collect();
+    let known: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     Err(Problem::new(&codes::POOL_NOT_FOUND, format!("no pool named {name:?}"))
         .step(format!("pools here: {}", known.join(", "))))
 }
 
-fn body<T: serde::de::DeserializeOwned>(bytes: &[u8], example: &str) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|why| {
-        Problem::new(&codes::BAD_INPUT, "the body is not the JSON that is expected here")
-            .why(why.to_string())
-            .step(format!("send {example}"))
-    })
-}
-
-async fn scrub(State(api): Shared, Path(name): Path<String>) -> Reply {
+async fn scrub(State(api): Shared, Named(name): Named) -> Reply {
     known_pool(&api, &name).await?;
-    Ok(envelope(None, api.backend.scrub().await?))
+    Ok(envelope(None, api.backend().scrub().await?))
 }
 
-async fn order_scrub(State(api): Shared, Path(name): Path<String>, bytes: axum::body::Bytes) -> Reply {
+async fn order_scrub(
+    State(api): Shared,
+    Named(name): Named,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(order): Sent<ScrubOrder>,
+) -> Reply {
     known_pool(&api, &name).await?;
-    let order: ScrubOrder = body(&bytes, r#"{"action": "start"}"#)?;
-    Ok(envelope(None, api.backend.order_scrub(order.action).await?))
+    if dry_run {
+        return Ok(envelope(None, Plan::would(format!("have the scrub of {name} do this: {:?}", order.action))));
+    }
+    Ok(envelope(None, api.backend().order_scrub(order.action).await?))
 }
 
-async fn add_spare(State(api): Shared, bytes: axum::body::Bytes) -> Reply {
-    let offer: DriveOffer = body(&bytes, r#"{"path": "/dev/nvme3n1"}"#)?;
+async fn add_spare(
+    State(api): Shared,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(offer): Sent<DriveOffer>,
+) -> Reply {
     let path = offer.path.ok_or_else(|| Problem::new(&codes::BAD_INPUT, "a spare needs a path"))?;
-    Ok(envelope(None, api.backend.add_spare(path).await?))
+    if dry_run {
+        return Ok(envelope(None, Plan::would(format!("take {path} as a spare, if it is blank"))));
+    }
+    Ok(envelope(None, api.backend().add_spare(path).await?))
 }
 
-async fn replace_drive(State(api): Shared, Path((pool, slot)): Path<(String, u32)>, bytes: axum::body::Bytes) -> Reply {
+async fn replace_drive(
+    State(api): Shared,
+    place: Result<Path<(String, u32)>, PathRejection>,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(offer): Sent<DriveOffer>,
+) -> Reply {
+    let Path((pool, slot)) = place
+        .map_err(|why| Problem::new(&codes::BAD_INPUT, "the drive in the path makes no sense").why(why.body_text()))?;
     known_pool(&api, &pool).await?;
-    let offer: DriveOffer = body(&bytes, r#"{"path": "/dev/nvme3n1"}"#)?;
-    Ok(envelope(None, api.backend.replace_drive(slot, offer.path).await?))
+    if dry_run {
+        let with = offer.path.unwrap_or_else(|| "a spare".to_owned());
+        return Ok(envelope(None, Plan::would(format!("fill the place of {pool}/{slot} with {with} and rebuild"))));
+    }
+    Ok(envelope(None, api.backend().replace_drive(slot, offer.path).await?))
 }
 
-async fn checkpoint(State(api): Shared) -> Reply {
-    Ok(envelope(None, api.backend.checkpoint().await?))
+async fn checkpoint(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {
+    if dry_run {
+        return Ok(envelope(None, Plan::would("bring everything from the journal to the drives")));
+    }
+    Ok(envelope(None, api.backend().checkpoint().await?))
 }
 
-async fn resilver_journal(State(api): Shared) -> Reply {
-    Ok(envelope(None, api.backend.resilver_journal().await?))
+async fn resilver_journal(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {
+    if dry_run {
+        return Ok(envelope(None, Plan::would("open lost journal legs anew and write everything to them")));
+    }
+    Ok(envelope(None, api.backend().resilver_journal().await?))
 }
 
 async fn metrics_page(State(api): Shared) -> Reply {
-    let status = Status::from(api.backend.facts().await?);
-    let data_path = api.backend.data_path_metrics().await?;
-    let text = metrics::page(&status, &data_path);
+    let picture = Feed::picture(&api).await?;
+    let data_path = api.backend().data_path_metrics().await?;
+    let text = metrics::page(&picture.status, &data_path);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-async fn no_such_path(uri: Uri) -> Refusal {
-    let problem = Problem::new(&codes::NOT_FOUND, format!("the API has nothing at {}", uri.path()));
-    Refusal(Box::new((problem, Some(uri.path().to_owned()))))
+async fn no_such_path(request: Request) -> Refusal {
+    let path = request.uri().path().to_owned();
+    Refusal(Box::new((Problem::new(&codes::NOT_FOUND, format!("there is nothing at {path}")), Some(path))))
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Refusal {

@@ -1,15 +1,17 @@
 //! `status`: one screen that says whether anything needs attention, what could be lost
 //! now, and where time goes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Document, Origin};
 use crate::health::{Health, HealthFacts};
+use crate::jobs::Job;
 use crate::pool::{DriveState, Journal, JournalKind, Pool, PoolState};
 use crate::text::{self, Table, left};
 
 /// What a server knows about itself; the rest of a [`Status`] follows from it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Facts {
     /// Name of the site.
     pub site: String,
@@ -34,7 +36,7 @@ pub struct Facts {
 }
 
 /// Where the datastores are served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NfsService {
     /// Address.
     pub host: String,
@@ -51,7 +53,7 @@ pub struct NfsService {
 }
 
 /// Load of the last seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     /// Reads.
     pub reads_per_second: Option<f64>,
@@ -65,8 +67,9 @@ pub struct Load {
     pub cpu_percent: Option<f64>,
 }
 
-/// Latency and its parts. What cannot be measured is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Latency and its parts, from a request's arrival to its answer. The parts sum to the
+/// total; what cannot be measured (the network's part, the host's) is `None` and not in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Sum of the known parts.
     pub total: Option<f64>,
@@ -80,12 +83,14 @@ pub struct Latency {
     pub journal: Option<f64>,
     /// Drives and reconstruction.
     pub flash: Option<f64>,
+    /// The rest: its turn on the thread, locks of others, room that had to be made.
+    pub contention: Option<f64>,
     /// 99th percentile of the total.
     pub p99: Option<f64>,
 }
 
 /// Memory of the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     /// Resident.
     pub resident_bytes: Option<u64>,
@@ -95,23 +100,8 @@ pub struct Memory {
     pub cache_limit_bytes: Option<u64>,
 }
 
-/// Something that goes on longer than a second.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    /// `J-7`.
-    pub id: String,
-    /// `replay`, `fsck`, `rebuild`.
-    pub kind: String,
-    /// What it is about.
-    pub object: String,
-    /// 0 to 1; 1 only when done.
-    pub progress_ratio: Option<f64>,
-    /// Estimated rest.
-    pub eta_seconds: Option<f64>,
-}
-
 /// One line of "can I lose ...".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CanILose {
     /// What.
     pub what: String,
@@ -124,7 +114,7 @@ pub struct CanILose {
 }
 
 /// The document of `status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// What the server knows.
     #[serde(flatten)]
@@ -229,11 +219,7 @@ impl Status {
         out.push('\n');
         out.push_str(&self.gauges());
         for job in &facts.jobs {
-            let progress = text::or_dash(job.progress_ratio, |ratio| {
-                format!("{} {:>3.0} %", text::bar(ratio, 20), (ratio * 100.0).floor())
-            });
-            let eta = job.eta_seconds.map(|eta| format!("  {} left", text::duration(eta))).unwrap_or_default();
-            out.push_str(&format!("JOB       {}  {} {}  {progress}{eta}\n", job.id, job.kind, job.object));
+            out.push_str(&format!("JOB       {}  {} {}  {}\n", job.id, job.kind, job.object, job.progress()));
         }
         out
     }
@@ -264,14 +250,13 @@ impl Status {
         ));
         let ms = |value| text::or_dash(value, |ms: f64| format!("{ms:.2}"));
         out.push_str(&format!(
-            "LATENCY   {} ms, p99 {}\n          host {} + net {} + queue {} + journal {} + flash {}\n",
+            "LATENCY   {} ms, p99 {}\n          queue {} + journal {} + flash {} + contention {}\n",
             ms(latency_ms.total),
             ms(latency_ms.p99),
-            ms(latency_ms.host),
-            ms(latency_ms.net),
             ms(latency_ms.queue),
             ms(latency_ms.journal),
-            ms(latency_ms.flash)
+            ms(latency_ms.flash),
+            ms(latency_ms.contention)
         ));
         out.push_str(&format!(
             "MEMORY    {} resident, cache {} of {}\n",
@@ -323,20 +308,15 @@ pub mod samples {
             },
             latency_ms: Latency {
                 total: Some(0.33),
-                net: Some(0.11),
                 journal: Some(0.21),
                 queue: Some(0.01),
+                flash: Some(0.07),
+                contention: Some(0.04),
                 p99: Some(0.9),
                 ..Latency::default()
             },
             memory: Memory { resident_bytes: Some(300 << 20), ..Memory::default() },
-            jobs: vec![Job {
-                id: "J-1".into(),
-                kind: "fsck".into(),
-                object: "flash0".into(),
-                progress_ratio: Some(0.999),
-                eta_seconds: None,
-            }],
+            jobs: vec![crate::jobs::samples::fsck()],
         }
     }
 }
@@ -372,7 +352,7 @@ SPACE     3.00 GiB of 5.00 GiB  [############........] 60 %
 JOURNAL   26.0 MiB of 256 MiB  [##..................] 10 %
 LOAD      1,200 reads/s  800 writes/s  - others/s  15.3 MiB/s  cpu 31 %
 LATENCY   0.33 ms, p99 0.90
-          host - + net 0.11 + queue 0.01 + journal 0.21 + flash -
+          queue 0.01 + journal 0.21 + flash 0.07 + contention 0.04
 MEMORY    300 MiB resident, cache - of -
 NFS       1 datastores at 127.0.0.1 port 20049, mount port 20048, 2 connections
 JOB       J-1  fsck flash0  [###################.]  99 %

@@ -2,13 +2,14 @@
 //! and texts.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
 use crate::text::{self, Table, left, right};
 
 /// What can be done with a scrub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScrubAction {
     /// Begin a pass now, at full pace.
@@ -20,14 +21,14 @@ pub enum ScrubAction {
 }
 
 /// Body of `POST /v1/pools/{name}/scrub`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ScrubOrder {
     /// What to do.
     pub action: ScrubAction,
 }
 
 /// One pass over everything.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScrubPass {
     /// Counts from 1.
     pub number: u64,
@@ -46,7 +47,7 @@ pub struct ScrubPass {
 }
 
 /// `pool scrub status` and the answer to every order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScrubReport {
     /// The pool.
     pub pool: String,
@@ -137,14 +138,14 @@ impl ScrubReport {
 }
 
 /// Body of `POST /v1/drives` and of `POST /v1/drives/{pool}/{slot}/replace`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DriveOffer {
     /// File or device. For a replacement: none takes a spare.
     pub path: Option<String>,
 }
 
 /// What became of a drive that was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveTaken {
     /// `SPARE`, or the drive whose place it took, as in `flash0/3`.
     pub taken_as: String,

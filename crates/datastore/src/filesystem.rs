@@ -229,6 +229,9 @@ impl<S: Store> Filesystem<S> {
     /// The first check of every call (I5): export of the handle's datastore, then the inode.
     pub(crate) async fn admit<'a>(&self, caller: &'a Caller, handle: &Handle) -> Result<Admitted<'a>, Refusal> {
         let datastore = self.datastore(handle.datastore())?;
+        if let Some(meter) = self.store.meter() {
+            meter.about(handle.datastore().0, handle.file());
+        }
         let rights = {
             let options = datastore.options.borrow();
             if !admits(&options, caller.address) {

@@ -9,6 +9,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 
+use base::meter::{Meter, Part};
 use base::port::World;
 use base::{Buf, Epoch, FileId, Osn, WallNanos};
 use futures_util::future::{Either, select};
@@ -204,7 +205,8 @@ impl Engine {
         let time = at.0.to_le_bytes();
         let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];
         body.extend_from_slice(parts);
-        let (osn, before, after) = self.append(Kind::WRITE, scope, &body, payload).await?;
+        let append = self.append(Kind::WRITE, scope, &body, payload);
+        let (osn, before, after) = inner.meter.wait(Part::Journal, append).await?;
         Ok(Wrote { before, after, osn })
     }
 }
@@ -530,11 +532,11 @@ impl Store for Engine {
     }
 
     async fn head(&self, file: FileId) -> Result<Option<FileHead>, StoreRefusal> {
-        self.inner.resident(|state| state.head(file)).await
+        self.inner.meter.wait(Part::Flash, self.inner.resident(|state| state.head(file))).await
     }
 
     async fn read(&self, file: FileId, offset_bytes: u64, len_bytes: usize) -> Result<ReadOut, StoreRefusal> {
-        self.inner.read_file(file, offset_bytes, len_bytes).await
+        self.inner.meter.wait(Part::Flash, self.inner.read_file(file, offset_bytes, len_bytes)).await
     }
 
     async fn write(
@@ -566,21 +568,27 @@ impl Store for Engine {
         if !gives_back && self.inner.promisable_bytes() == 0 {
             return Err(StoreRefusal::NoSpace);
         }
-        let (osn, _, _) =
-            self.append(Kind::OPERATION, Scope::default(), &[&encode_changes(&changes)], &Buf::new()).await?;
+        let body = encode_changes(&changes);
+        let (body, data) = ([&body[..]], Buf::new());
+        let append = self.append(Kind::OPERATION, Scope::default(), &body, &data);
+        let (osn, _, _) = self.inner.meter.wait(Part::Journal, append).await?;
         Ok(osn)
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {
-        self.inner.resident(|state| state.tree(table_tree(table)).with(&state.pages, key, Buf::copy_from_slice)).await
+        let found =
+            self.inner.resident(|state| state.tree(table_tree(table)).with(&state.pages, key, Buf::copy_from_slice));
+        self.inner.meter.wait(Part::Flash, found).await
     }
 
     async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal> {
-        let found = self
-            .inner
-            .resident(|state| state.tree(table_tree(table)).scan(&state.pages, from, limit, |_| true))
-            .await?;
+        let scan = self.inner.resident(|state| state.tree(table_tree(table)).scan(&state.pages, from, limit, |_| true));
+        let found = self.inner.meter.wait(Part::Flash, scan).await?;
         Ok(found.into_iter().map(|(key, value)| (key, value.into())).collect())
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(&self.inner.meter)
     }
 
     fn space(&self) -> Space {

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use base::meter::Meter;
 use base::port::World;
 use base::{Buf, FileId, ObjectId};
 use journal::{Journal, Sequence};
@@ -68,6 +69,8 @@ pub(crate) struct Inner {
     pub scrubber: Scrubber,
     pub counters: RefCell<Counters>,
     pub events: RefCell<Vec<Event>>,
+    /// Where the time of clients' operations goes.
+    pub meter: Meter,
 }
 
 impl Inner {
@@ -79,7 +82,9 @@ impl Inner {
         (state, mover): (State, Mover),
     ) -> Inner {
         let blocks = (options.cache_bytes / 8192).max(16) as usize;
+        let meter = Meter::new(world.clock.clone());
         Inner {
+            meter,
             group,
             journal,
             world,

@@ -12,6 +12,7 @@
 //! [`MemoryStore`](crate::memory::MemoryStore), the model that tests and the simulator's
 //! oracle compare it with.
 
+use base::meter::Meter;
 use base::{Buf, FileId, Osn, WallNanos};
 use smallvec::SmallVec;
 
@@ -207,6 +208,11 @@ pub trait Store: 'static {
 
     /// Up to `limit` rows in key order, from the first key `>= from`.
     async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal>;
+
+    /// Where the time of operations goes, if this store measures it.
+    fn meter(&self) -> Option<&Meter> {
+        None
+    }
 
     /// Room in all and left, from memory, never waiting.
     fn space(&self) -> Space;

@@ -40,6 +40,7 @@ const REQUEST_BYTES_MIN: usize = 512;
 pub struct Connection<F: Future> {
     start: Box<dyn Fn(Buf) -> F>,
     recycle: Box<dyn Fn(Vec<u8>)>,
+    arrived: Box<dyn Fn()>,
     receiver: Receiver,
     at_work: InFlight<F>,
     outbox: Outbox,
@@ -59,20 +60,23 @@ pub enum Standing {
 /// A connection of `peer` to `service`.
 pub fn connection<S: Store>(service: Rc<Service<S>>, peer: Rc<Peer>) -> Connection<impl Future<Output = Answer>> {
     let recycler = service.clone();
+    let (clock, arriving) = (service.clone(), peer.clone());
     let start = move |record: Buf| {
         let (service, peer) = (service.clone(), peer.clone());
         async move { service.handle(&peer, record).await }
     };
-    Connection::new(Box::new(start), Box::new(move |buffer| recycler.recycle(buffer)))
+    let recycle = Box::new(move |buffer| recycler.recycle(buffer));
+    Connection::new(Box::new(start), recycle, Box::new(move || clock.arrived(&arriving)))
 }
 
 impl<F: Future<Output = Answer>> Connection<F> {
     /// A connection whose requests are served by `start`; `recycle` takes buffers of sent
-    /// replies.
-    pub fn new(start: Box<dyn Fn(Buf) -> F>, recycle: Box<dyn Fn(Vec<u8>)>) -> Connection<F> {
+    /// replies; `arrived` is told when requests have arrived and are started.
+    pub fn new(start: Box<dyn Fn(Buf) -> F>, recycle: Box<dyn Fn(Vec<u8>)>, arrived: Box<dyn Fn()>) -> Connection<F> {
         Connection {
             start,
             recycle,
+            arrived,
             receiver: Receiver::default(),
             at_work: InFlight::default(),
             outbox: Outbox::default(),
@@ -100,6 +104,9 @@ impl<F: Future<Output = Answer>> Connection<F> {
             match self.receiver.next() {
                 Ok(None) => break,
                 Ok(Some(record)) => {
+                    if !any {
+                        (self.arrived)();
+                    }
                     any = true;
                     self.start(record);
                 }

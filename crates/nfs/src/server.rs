@@ -18,8 +18,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::Buf;
+use base::meter::Kind;
 use base::port::World;
+use base::{Buf, Nanos};
 use datastore::Store;
 use datastore::{Caller, Filesystem, Refusal};
 
@@ -69,6 +70,8 @@ pub struct Peer {
     pub local: IpAddr,
     /// See [`Parsing`].
     pub parsing: Parsing,
+    /// When the requests being started arrived.
+    pub arrived: Cell<Option<Nanos>>,
     /// The last caller: nearly always the next one too.
     last: RefCell<Option<Rc<Caller>>>,
 }
@@ -77,7 +80,13 @@ impl Peer {
     /// A client at `address` that called our address `local`.
     pub fn new(address: IpAddr, local: IpAddr) -> Rc<Peer> {
         let (address, local) = (address.to_canonical(), local.to_canonical());
-        Rc::new(Peer { address, local, parsing: Parsing::default(), last: RefCell::new(None) })
+        Rc::new(Peer {
+            address,
+            local,
+            parsing: Parsing::default(),
+            arrived: Cell::new(None),
+            last: RefCell::new(None),
+        })
     }
 
     fn caller(&self, credential: &Credential<'_>) -> Rc<Caller> {
@@ -206,6 +215,11 @@ impl<S: Store> Service<S> {
         }
     }
 
+    /// Requests of `peer` have arrived and are started now, one after the other.
+    pub fn arrived(&self, peer: &Peer) {
+        peer.arrived.set(Some(self.world.clock.now()));
+    }
+
     fn new_reply(&self) -> Reply {
         Reply::on(self.spare.borrow_mut().pop().unwrap_or_default())
     }
@@ -303,7 +317,12 @@ impl<S: Store> Service<S> {
         let start = reply.head.len();
         rpc::encode_success(&mut reply.head, request.call.xid);
         let body = reply.head.len();
-        let served = self.dispatch(request, &mut input, reply).await;
+        let arrived = request.peer.arrived.get();
+        let work = self.dispatch(request, &mut input, reply);
+        let served = match self.fs.store().meter().filter(|_| request.call.program == v3::PROGRAM) {
+            Some(meter) => meter.operation(kind_of(request.call.procedure), arrived, work).await,
+            None => work.await,
+        };
         self.count(&request.call, started, served.is_err());
         if let Err(why) = served {
             reply.head.truncate(start);
@@ -383,6 +402,14 @@ impl<S: Store> Service<S> {
         let (address, machine) = (callback.to, String::new());
         let caller = Caller { uid: 0, gid: 0, gids: Vec::new(), address, machine };
         self.nlm.take_back(&self.fs, &caller, &grant).await;
+    }
+}
+
+const fn kind_of(procedure: u32) -> Kind {
+    match procedure {
+        6 => Kind::Read,
+        7 => Kind::Write,
+        _ => Kind::Other,
     }
 }
 

@@ -29,6 +29,7 @@ fn main() {
         rpcbind: false,
         api: ([127, 0, 0, 1], port as u16 + 1).into(),
         io: None,
+        state: folder.join(node::DEFAULT_STATE),
     };
     if !folder.exists() {
         std::fs::create_dir_all(&folder).expect("the folder can be made");

@@ -7,6 +7,7 @@ use std::time::Instant;
 use base::port::LocalFuture;
 use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
+use control::jobs::{JobState, NewJob};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
@@ -92,7 +93,7 @@ impl ControlBackend for Backend {
     }
 
     fn fsck(&self) -> Answer<'_, FsckReport> {
-        self.ask(|shard| Box::pin(async move { shard.fsck().await }))
+        self.ask(|shard| Box::pin(async move { shard.fsck_as_job().await }))
     }
 
     fn scrub(&self) -> Answer<'_, ScrubReport> {
@@ -194,6 +195,20 @@ impl Shard {
             legs.push(ResilveredLeg { path, taken_in: taken.is_ok(), reason: taken.err() });
         }
         ResilverReport { legs, seconds: begun.elapsed().as_secs_f64() }
+    }
+
+    /// The check, as a job for everyone to see. How much there is to read is not known before.
+    async fn fsck_as_job(&self) -> Result<FsckReport, Problem> {
+        let new = NewJob { kind: "fsck", object: self.config.pool.clone(), ..NewJob::default() };
+        let job = self.books.jobs.start(new, Timestamp::now());
+        let outcome = self.fsck().await;
+        let (state, result) = match &outcome {
+            Ok(report) if report.clean => (JobState::Done, "no damage".to_owned()),
+            Ok(report) => (JobState::Done, format!("{} places are damaged", report.damage_count)),
+            Err(problem) => (JobState::Failed, problem.what().to_owned()),
+        };
+        job.end(state, result, Timestamp::now());
+        outcome
     }
 
     /// Checks every unit on the drives, parity and registers too, and repairs what is

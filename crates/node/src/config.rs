@@ -50,6 +50,9 @@ pub struct StoreConfig {
     /// How the drives are shared; what is not said has its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<IoConfig>,
+    /// Folder for what the API keeps: certificate, tokens, events, jobs, audit log.
+    #[serde(default = "default_state")]
+    pub state: PathBuf,
     /// The file it was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -75,12 +78,21 @@ pub struct IoConfig {
     pub shares: BTreeMap<String, u32>,
 }
 
+/// Beside the configuration.
+fn default_state() -> PathBuf {
+    DEFAULT_STATE.into()
+}
+
+/// Name of [`StoreConfig::state`] when none is given.
+pub const DEFAULT_STATE: &str = "control";
+
 impl StoreConfig {
     /// Reads the file at `path`.
     pub fn load(path: &Path) -> Result<StoreConfig, Problem> {
         let mut config = Self::read(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        for file in config.drives.iter_mut().chain(&mut config.spares).chain(&mut config.journal) {
+        let media = config.drives.iter_mut().chain(&mut config.spares).chain(&mut config.journal);
+        for file in media.chain([&mut config.state]) {
             *file = folder.join(&*file);
         }
         if let Some(profiles) = config.io.as_mut().and_then(|io| io.profiles.as_mut()) {

@@ -1,10 +1,13 @@
 //! What happened below, as log lines; each is consumed, and so logged, here and once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use control::events::News;
+use control::{Code, codes};
 use engine::Event;
+use jiff::Timestamp;
 use raid::StripeId;
 
 use crate::healer::words;
@@ -18,15 +21,15 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
     let mut stopped = "it can no longer make acknowledged writes durable";
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        for event in shard.engine.group().drain_events() {
-            group_event(&event);
-        }
+        let group = shard.engine.group().drain_events();
+        group.iter().for_each(group_event);
+        tell_repairs(&shard, &group);
         let lost = shard.engine.take_lost_stripes();
         if !lost.is_empty() {
             tokio::task::spawn_local(tell_losses(shard.clone(), lost.into_iter().collect()));
         }
         for event in shard.engine.take_events() {
-            engine_event(&event);
+            engine_event(&shard, &event);
             if let Event::Stopped { why } = event {
                 stopped = why;
             }
@@ -59,6 +62,35 @@ async fn tell_losses(shard: Rc<Shard>, stripes: BTreeSet<StripeId>) {
     }
 }
 
+fn tell(shard: &Shard, code: &'static Code, object: String, detail: String) {
+    shard.books.events.tell(News::happened(code, object, detail), Timestamp::now());
+}
+
+/// Repairs come in hundreds; one event says how many there were on each drive. Drives that
+/// fail are conditions, which the health of the pool raises and clears.
+fn tell_repairs(shard: &Shard, events: &[raid::Event]) {
+    let pool = &shard.config.pool;
+    let mut repaired: BTreeMap<u16, u64> = BTreeMap::new();
+    for event in events {
+        match event {
+            raid::Event::UnitRepaired { slot, .. } => *repaired.entry(u16::from(slot.0) + 1).or_default() += 1,
+            raid::Event::StripeLost { stripe } => {
+                tell(
+                    shard,
+                    &codes::UNREPAIRABLE_UNIT,
+                    pool.clone(),
+                    format!("stripe {stripe} is damaged beyond repair"),
+                );
+            }
+            _ => {}
+        }
+    }
+    for (slot, units) in repaired {
+        let plural = if units == 1 { "unit" } else { "units" };
+        tell(shard, &codes::UNIT_REPAIRED, format!("{pool}/{slot}"), format!("{units} damaged {plural} repaired"));
+    }
+}
+
 fn group_event(event: &raid::Event) {
     match event {
         raid::Event::DriveFailed { slot, reason } => {
@@ -84,7 +116,7 @@ fn group_event(event: &raid::Event) {
     }
 }
 
-fn engine_event(event: &Event) {
+fn engine_event(shard: &Shard, event: &Event) {
     match event {
         Event::LegTakenIn => tracing::info!(code = "VH1051", "the journal leg that was lost holds everything again"),
         Event::LegNotTakenIn { refused } => {
@@ -95,6 +127,9 @@ fn engine_event(event: &Event) {
             let (stripes, repaired) = (found.stripes, found.units_repaired);
             tracing::info!(code = "VH1034", stripes, repaired, "a scrub has read everything once");
         }
-        other => tracing::error!(code = "VH1033", event = ?other, "stored data is damaged"),
+        other => {
+            tracing::error!(code = "VH1033", event = ?other, "stored data is damaged");
+            tell(shard, &codes::REFERENCE_DAMAGED, shard.config.pool.clone(), format!("{other:?}"));
+        }
     }
 }

@@ -15,10 +15,12 @@ mod events;
 mod facts;
 mod healer;
 mod io;
+mod ledger;
 mod metrics;
 pub mod nfs_door;
 mod pool;
 mod ready;
+mod records;
 mod sample;
 mod shard;
 mod upkeep;
@@ -26,14 +28,19 @@ mod upkeep;
 use std::future::Future;
 use std::sync::Arc;
 
-use backend::Backend;
-use control::{Problem, codes};
+use control::events::News;
+use control::server::{Api, Books};
+use control::tls::TlsConfig;
+use control::{Code, Problem, codes};
+use jiff::Timestamp;
+use records::Records;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-pub use config::{IoConfig, StoreConfig};
+pub use config::{DEFAULT_STATE, IoConfig, StoreConfig};
 pub use ready::Ready;
+pub use records::{LOCAL_TOKEN, state_files};
 pub use world_real::{create_sparse_file, create_zeroed_file};
 
 fn runtime() -> Result<Runtime, Problem> {
@@ -64,14 +71,22 @@ async fn run(config: StoreConfig, ready: impl FnOnce(&Ready), stop: impl Future<
     let api = ready::bind(config.api, "the API").await?;
     let api =
         api.into_std().map_err(|error| Problem::new(&codes::BUG, "the API has no socket").why(error.to_string()))?;
-    let shard = shard::Shard::start(config).await?;
+    let api_at = api.local_addr().unwrap_or(config.api);
+    let records = Records::open(&config, api_at)?;
+    let shard = shard::Shard::start(config, records.books.clone()).await?;
     let (backend, jobs) = backend::backend();
     tokio::task::spawn_local(jobs.run(shard.clone()));
-    let api_at = api.local_addr().unwrap_or(shard.ready.api);
     let (stop_api, api_stopped) = watch::channel(false);
-    let thread = std::thread::Builder::new().name("api".into()).spawn(move || serve_api(api, backend, api_stopped));
+    let front = Api::new(backend, records.books.clone(), api_at.port(), Some(records.fingerprint));
+    let thread = std::thread::Builder::new().name("api".into());
+    let thread = thread.spawn(move || serve_api(api, records.tls, front, api_stopped));
     thread.map_err(|error| Problem::new(&codes::BUG, "no thread for the API").why(error.to_string()))?;
-    ready(&Ready { api: api_at, ..shard.ready });
+    if records.is_first_start {
+        tracing::info!(fingerprint = %records.fingerprint, "a certificate for the API was made");
+    }
+    let started = format!("version {} serves NFS at {}", env!("CARGO_PKG_VERSION"), shard.ready.nfs);
+    tell(&records.books, &codes::SERVER_STARTED, &shard.config.site, started);
+    ready(&Ready { api: api_at, fingerprint: Some(records.fingerprint), ..shard.ready });
     let ended = tokio::select! {
         biased;
         why = shard.until_ended() => Some(why),
@@ -88,11 +103,17 @@ async fn run(config: StoreConfig, ready: impl FnOnce(&Ready), stop: impl Future<
         };
         return Err(problem.note("every acknowledged write is in the journal and is replayed at the next start"));
     }
-    shard.stop().await
+    shard.stop().await?;
+    tell(&records.books, &codes::SERVER_STOPPED, &shard.config.site, "everything is on the drives".to_owned());
+    Ok(())
+}
+
+fn tell(books: &Books, code: &'static Code, site: &str, detail: String) {
+    books.events.tell(News::happened(code, site, detail), Timestamp::now());
 }
 
 /// The API's thread.
-fn serve_api(listener: std::net::TcpListener, backend: Arc<Backend>, mut stop: watch::Receiver<bool>) {
+fn serve_api(listener: std::net::TcpListener, tls: Arc<TlsConfig>, api: Api, mut stop: watch::Receiver<bool>) {
     let served = runtime().map(|runtime| {
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -100,7 +121,7 @@ fn serve_api(listener: std::net::TcpListener, backend: Arc<Backend>, mut stop: w
                 // Either said or the sender is gone: both mean the end.
                 let _ = stop.wait_for(|&stop| stop).await;
             };
-            control::server::serve(listener, backend, stopped).await
+            control::server::serve(listener, tls, api, stopped).await
         })
     });
     match served {

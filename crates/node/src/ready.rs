@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+use control::tls::Fingerprint;
 use control::{Problem, codes};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UdpSocket};
@@ -16,6 +17,9 @@ pub struct Ready {
     pub mount: SocketAddr,
     /// API.
     pub api: SocketAddr,
+    /// What the certificate of the API is known by.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Takes a TCP address for `what`.

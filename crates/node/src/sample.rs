@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use base::meter::{Meter, Part, Spread, Sums, Totals};
 use control::status::{Latency, Load, Memory};
+use engine::store::Store;
 use nfs::v3;
 
 use crate::shard::Shard;
@@ -12,7 +14,7 @@ use crate::shard::Shard;
 pub(crate) struct Sample {
     at: Option<Instant>,
     calls: Vec<u64>,
-    time_ns: Vec<u64>,
+    times: Totals,
     bytes: u64,
     cpu_seconds: Option<f64>,
 }
@@ -26,7 +28,7 @@ impl Sample {
         Sample {
             at: Some(Instant::now()),
             calls: counts.calls.to_vec(),
-            time_ns: counts.time_ns.to_vec(),
+            times: shard.engine.meter().map(Meter::totals).unwrap_or_default(),
             bytes: door.received_bytes + door.sent_bytes,
             cpu_seconds: cpu_seconds(),
         }
@@ -52,16 +54,29 @@ impl Sample {
         }
     }
 
-    /// Mean time of the NFS calls since `earlier`. Only the whole is measured in this
-    /// version; the parts stay unknown.
+    /// Mean time of the NFS calls since `earlier`, by part. The parts sum to the total.
     pub fn latency(&self, earlier: &Sample) -> Latency {
         if self.span_seconds(earlier).is_none() {
             return Latency::default();
         }
-        let sum = |now: &[u64], then: &[u64]| now.iter().zip(then).map(|(now, then)| now - then).sum::<u64>();
-        let calls = sum(&self.calls, &earlier.calls);
-        let total = (calls > 0).then(|| sum(&self.time_ns, &earlier.time_ns) as f64 / calls as f64 / 1e6);
-        Latency { total, ..Latency::default() }
+        let mut sums = Sums::default();
+        let mut spread = Spread::default();
+        for kind in 0..3 {
+            sums.merge(&self.times.kinds[kind].since(&earlier.times.kinds[kind]));
+            spread.merge(&self.times.spreads[kind].since(&earlier.times.spreads[kind]));
+        }
+        let mean = |ns: u64| (sums.count > 0).then(|| ns as f64 / sums.count as f64 / 1e6);
+        let part = |part: Part| mean(sums.parts_ns[part as usize]);
+        Latency {
+            total: mean(sums.total_ns()),
+            host: None,
+            net: None,
+            queue: part(Part::Queue),
+            journal: part(Part::Journal),
+            flash: part(Part::Flash),
+            contention: part(Part::Contention),
+            p99: spread.percentile_ns(0.99).map(|ns| ns as f64 / 1e6),
+        }
     }
 }
 

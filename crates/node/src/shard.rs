@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use control::Problem;
+use control::server::Books;
 use datastore::Filesystem;
 use engine::{Engine, Opened};
 use nfs::{Mapping, Portmap, Service, Transport, mount, nlm, nsm, v3};
@@ -39,6 +40,7 @@ pub(crate) enum Ended {
 /// Everything that answers.
 pub(crate) struct Shard {
     pub config: StoreConfig,
+    pub books: Books,
     pub engine: Engine,
     pub opened: Opened,
     pub fs: Rc<Filesystem<Engine>>,
@@ -59,7 +61,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Opens the store and starts to serve NFS.
-    pub async fn start(config: StoreConfig) -> Result<Rc<Shard>, Problem> {
+    pub async fn start(config: StoreConfig, books: Books) -> Result<Rc<Shard>, Problem> {
         let world = world_real::real_world();
         let nfs = bind(config.nfs, "NFS").await?;
         let mounts = match config.mount {
@@ -78,12 +80,13 @@ impl Shard {
         let mappings = mappings(nfs_at.port(), mount_at.port(), config.portmap);
         let service = Service::open(fs.clone(), world, Portmap { mappings: mappings.clone() }).await;
         let service = service.map_err(|refused| cannot(format!("{refused:?}")))?;
-        let ready = Ready { nfs: nfs_at, mount: mount_at, api: config.api };
+        let ready = Ready { nfs: nfs_at, mount: mount_at, api: config.api, fingerprint: None };
         let legs = media.leg_opener();
         let media = Rc::new(media);
         tokio::task::spawn_local(media.clone().watch(engine.clone()));
         let shard = Rc::new(Shard {
             config,
+            books,
             engine,
             opened,
             fs,

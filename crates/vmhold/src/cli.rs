@@ -44,9 +44,22 @@ pub struct Global {
     /// Address of the API, instead of the one in the folder
     #[arg(long, global = true, env = "VMHOLD_API", value_name = "ADDR")]
     pub api: Option<SocketAddr>,
+    /// File with a token, instead of the one of this machine in the folder
+    #[arg(long, global = true, env = "VMHOLD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Fingerprint the API must show, instead of the one in the folder
+    #[arg(long, global = true, env = "VMHOLD_FINGERPRINT", value_name = "DIGITS")]
+    pub fingerprint: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
+    /// Look again every so often, until Ctrl-C [default: every 2s]
+    #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2s", value_parser = crate::iostat_command::parse_interval)]
+    pub watch: Option<Duration>,
+    /// Check everything and say what would happen; change nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
     /// Never ask
     #[arg(long, global = true)]
     pub no_input: bool,
@@ -82,6 +95,18 @@ pub enum Noun {
     Journal(JournalCommand),
     /// Datastores: exports that hold VMs
     Datastore(DatastoreCommand),
+    /// Work that goes on or went on
+    Job(JobCommand),
+    /// What happened
+    Events(EventsCommand),
+    /// Load and latency by part, a line per interval
+    Iostat(IostatCommand),
+    /// Tokens: how tools log in
+    Token(TokenCommand),
+    /// Who changed what
+    Audit(AuditCommand),
+    /// The address of the web UI, with a login that works once
+    Ui,
     /// Check every reference and object of the live store
     Fsck,
     /// Bring everything from the journal to the drives now
@@ -106,6 +131,11 @@ pub enum Noun {
         /// Which
         shell: clap_complete::Shell,
     },
+    /// The manual page of a command: vmhold man pool create | man -l -
+    Man {
+        /// The command; without one, that of vmhold itself
+        command: Vec<String>,
+    },
     /// Versions of program and API
     Version,
 }
@@ -117,9 +147,6 @@ pub struct ServeCommand {
     /// Configuration [default: vmhold.toml in the folder of --dir]
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     pub config: Option<PathBuf>,
-    /// Let the API, which has no login yet, listen where others can reach it
-    #[arg(long)]
-    pub i_understand_insecure: bool,
     /// Stop when standard input ends, unless it said `detach`
     #[arg(long, hide = true)]
     pub until_eof: bool,
@@ -139,7 +166,8 @@ Keys of the configuration (TOML; paths are relative to the file):
   mount           address of MOUNT and NLM, if not that of NFS
   portmap         answer as portmapper on port 111 of the NFS address
   rpcbind         register with this machine's rpcbind
-  cache_bytes     memory for blocks that were read";
+  cache_bytes     memory for blocks that were read
+  state           folder for certificate, tokens, events, jobs, audit log [control]";
 
 /// `pool`.
 #[derive(Debug, Args)]
@@ -445,4 +473,130 @@ pub enum AccelAction {
     },
     /// Which disks are slowed, and how fast they destage
     FlowControl,
+}
+
+/// `iostat`.
+#[derive(Debug, Args)]
+pub struct IostatCommand {
+    /// Length of an interval, as in 5 or 1m
+    #[arg(default_value = "1", value_parser = crate::iostat_command::parse_interval)]
+    pub interval: Duration,
+    /// Stop after so many lines
+    #[arg(long, value_name = "N")]
+    pub count: Option<u32>,
+}
+
+/// `job`.
+#[derive(Debug, Args)]
+pub struct JobCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: JobAction,
+}
+
+/// Verbs of `job`.
+#[derive(Debug, Subcommand)]
+pub enum JobAction {
+    /// All jobs, newest first
+    List,
+    /// One job
+    Show {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to pause
+    Pause {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to go on
+    Resume {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to stop for good
+    Cancel {
+        /// Its id, as in J-7
+        id: String,
+    },
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: EventsAction,
+}
+
+/// Verbs of `events`.
+#[derive(Debug, Subcommand)]
+pub enum EventsAction {
+    /// The newest, oldest first
+    List {
+        /// Only those of the last so long, as in 30m
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        last: Option<Duration>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u16,
+    },
+    /// Each as it happens, until Ctrl-C
+    Watch {
+        /// Also those after event number N
+        #[arg(long, value_name = "N")]
+        after: Option<u64>,
+    },
+}
+
+/// `token`.
+#[derive(Debug, Args)]
+pub struct TokenCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: TokenAction,
+}
+
+/// Verbs of `token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// All tokens
+    List,
+    /// Make one; its secret is shown this once
+    Create {
+        /// Its name, also in the audit log
+        name: String,
+        /// viewer looks, operator makes daily changes, admin does everything
+        #[arg(long, default_value = "viewer", value_name = "ROLE", value_parser = ["viewer", "operator", "admin"])]
+        role: String,
+        /// How long it lives [default: for ever]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        lifetime: Option<Duration>,
+    },
+    /// Delete one, and end its sessions
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `audit`.
+#[derive(Debug, Args)]
+pub struct AuditCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: AuditAction,
+}
+
+/// Verbs of `audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditAction {
+    /// The newest entries, oldest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u16,
+    },
+    /// Whether the log hangs together, and the hash to keep elsewhere
+    Verify,
 }

@@ -4,7 +4,7 @@ use control::client::{Call, segment};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted, DatastoreList, MountInfo, Platform};
 use control::{Envelope, Exit, Problem};
 
-use crate::appliance;
+use crate::appliance::{self, change};
 use crate::cli::{DatastoreAction, DatastoreCommand, Global};
 use crate::consent;
 use crate::say::{Say, width};
@@ -25,14 +25,14 @@ pub fn run(command: &DatastoreCommand, global: &Global, say: &Say) -> Result<Exi
             let request = DatastoreCreate { name: name.clone(), root_squash: *root_squash, allow: allow.clone() };
             request.check()?;
             let body = serde_json::to_string(&request).expect("a request holds only strings and flags");
-            let call = Call { method: "POST", path: "/v1/datastores", body: Some(&body), ..Call::default() };
-            let created: Envelope<Datastore> = client()?.call(&call)?;
-            say.envelope(&created, |created, _| {
+            let call = Call { method: "POST", path: "/v1/datastores", body: Some(&body), ..change(global) };
+            let created = client()?.change::<Datastore>(&call)?;
+            return Ok(say.changed(&created, |created, _| {
                 format!(
                     "datastore {name} can be mounted as {}; how: vmhold datastore mount-info {name}\n",
                     created.export
                 )
-            });
+            }));
         }
         DatastoreAction::Delete { name } => return delete(name, global, say),
         DatastoreAction::MountInfo { name, platform } => {
@@ -49,11 +49,13 @@ fn delete(name: &str, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let client = appliance::client(global)?;
     let path = format!("/v1/datastores/{}", segment(name));
     let there: Envelope<Datastore> = client.get(&path)?;
-    let mounts = there.into_result()?.mounts;
-    let clients = mounts.map_or_else(String::new, |mounts| format!("; {mounts} clients have it mounted"));
-    consent::confirmed(global, name, &format!("datastore {name} and every file in it will be gone{clients}"))?;
-    let call = Call { method: "DELETE", path: &path, confirm: Some(name), ..Call::default() };
-    let deleted: Envelope<DatastoreDeleted> = client.call(&call)?;
-    say.envelope(&deleted, |deleted, _| format!("datastore {} is gone\n", deleted.name));
-    Ok(Exit::Success)
+    let there = there.into_result()?;
+    if !global.dry_run {
+        let effects = there.deletion().would.join("; ");
+        consent::confirmed(global, name, &effects)?;
+    }
+    let confirm = (!global.dry_run).then_some(name);
+    let deleted =
+        client.change::<DatastoreDeleted>(&Call { method: "DELETE", path: &path, confirm, ..change(global) })?;
+    Ok(say.changed(&deleted, |deleted, _| format!("datastore {} is gone\n", deleted.name)))
 }

@@ -10,6 +10,7 @@
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
 //!  host_command  accel_command  the agent of a hypervisor host, and its disks
+//!  job_command  events_command  people_command
 //!  serve   log_lines   signals  the server
 //!  quickstart                   the demo: make, start, break, check, remove
 //! ```
@@ -23,10 +24,15 @@ mod appliance;
 mod cli;
 mod consent;
 mod datastore_command;
+mod events_command;
 mod host_command;
+mod iostat_command;
+mod job_command;
 mod load_command;
 mod log_lines;
+mod manual;
 mod panic_report;
+mod people_command;
 mod place;
 mod pool_command;
 mod process;
@@ -35,6 +41,7 @@ mod say;
 mod serve;
 mod signals;
 mod store_command;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -69,6 +76,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
+    let Some(interval) = cli.global.watch else { return once(cli, say) };
+    watch::check(cli)?;
+    watch::run(interval, say, || once(cli, say))
+}
+
+fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
     let global = &cli.global;
     match &cli.noun {
         Noun::Serve(command) => serve::run(command, global, say),
@@ -86,6 +99,13 @@ fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Pool(command) => pool_command::run(command, global, say),
         Noun::Drive(command) => pool_command::drives(command, global, say),
         Noun::Datastore(command) => datastore_command::run(command, global, say),
+        Noun::Job(command) => job_command::run(command, global, say),
+        Noun::Events(command) => events_command::run(command, global, say),
+        Noun::Iostat(command) => iostat_command::run(command, global, say),
+        Noun::Man { command } => manual::run(command, say),
+        Noun::Token(command) => people_command::tokens(command, global, say),
+        Noun::Audit(command) => people_command::audit(command, global, say),
+        Noun::Ui => people_command::ui(global, say),
         Noun::Bench(command) => load_command::bench(command, global, say),
         Noun::Nfs(command) => load_command::nfs(command, say),
         Noun::Completions { shell } => {

@@ -18,7 +18,7 @@ pub struct Place {
 }
 
 /// What a server tells when every door is open, and writes beside its configuration.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Announcement {
     /// Its process.
     #[serde(flatten)]
@@ -26,6 +26,8 @@ pub struct Announcement {
     /// Where it answers.
     #[serde(flatten)]
     pub ready: Ready,
+    /// Folder with the token of this machine's CLI.
+    pub state: PathBuf,
 }
 
 impl Document for Announcement {

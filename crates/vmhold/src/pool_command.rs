@@ -4,7 +4,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use control::client::{Call, Client, segment};
+use control::client::{Call, Changed, Client, segment};
 use control::pool::{DriveList, DriveState, Pool, PoolList, PoolState};
 use control::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use control::{Document, Envelope, Exit, Problem, codes};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use node::StoreConfig;
 use serde::Serialize;
 
-use crate::appliance;
+use crate::appliance::{self, change};
 use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, ScrubVerb, SpareAction};
 use crate::consent;
 use crate::place::unusable;
@@ -92,11 +92,11 @@ fn scrub(verb: ScrubVerb, name: &str, global: &Global, say: &Say) -> Result<(), 
         ScrubVerb::Status => None,
     };
     let client = appliance::client(global)?;
-    let report: Envelope<ScrubReport> = match action {
-        None => client.get(&path)?,
-        Some(action) => post(&client, &path, &ScrubOrder { action })?,
+    let report: Changed<ScrubReport> = match action {
+        None => Changed::Done(client.get(&path)?),
+        Some(action) => post(&client, &path, &ScrubOrder { action }, global)?,
     };
-    say.envelope(&report, |report, _| report.human(Timestamp::now()));
+    say.changed(&report, |report, _| report.human(Timestamp::now()));
     Ok(())
 }
 
@@ -104,22 +104,22 @@ fn post<T: Document + serde::de::DeserializeOwned>(
     client: &Client,
     path: &str,
     body: &impl Serialize,
-) -> Result<Envelope<T>, Problem> {
+    global: &Global,
+) -> Result<Changed<T>, Problem> {
     let body = serde_json::to_string(body).expect("only strings as keys and finite numbers");
-    client.call(&Call { method: "POST", path, body: Some(&body), ..Call::default() })
+    client.change(&Call { method: "POST", path, body: Some(&body), ..change(global) })
 }
 
 /// Gives the pool a drive.
 fn offer(api_path: &str, drive: Option<&Path>, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let absolute = drive.map(|path| std::path::absolute(path).map_err(|error| unusable(path, &error))).transpose()?;
-    if let Some(path) = absolute.as_deref().filter(|path| is_device(path)) {
+    if let Some(path) = absolute.as_deref().filter(|path| !global.dry_run && is_device(path)) {
         let name = path.display().to_string();
         consent::confirmed(global, &name, &format!("everything on {name} will be gone"))?;
     }
     let offer = DriveOffer { path: absolute.map(|path| path.display().to_string()) };
-    let taken: Envelope<DriveTaken> = post(&appliance::patient_client(global)?, api_path, &offer)?;
-    say.envelope(&taken, |taken, _| taken.human());
-    Ok(Exit::Success)
+    let taken: Changed<DriveTaken> = post(&appliance::patient_client(global)?, api_path, &offer, global)?;
+    Ok(say.changed(&taken, |taken, _| taken.human()))
 }
 
 /// Runs a verb of `drive`.
@@ -209,6 +209,7 @@ fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Pr
         rpcbind: create.rpcbind,
         api: global.api.unwrap_or_else(|| ([127, 0, 0, 1], API_PORT).into()),
         io: None,
+        state: node::DEFAULT_STATE.into(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use control::client::Changed;
 use control::envelope::Outcome;
 use control::{Document, Envelope, Exit, Origin, Problem};
 use jiff::Timestamp;
@@ -69,6 +70,19 @@ impl Say {
     /// A document made here and now, or its text.
     pub fn document<T: Document + Serialize>(&self, data: T, text: impl FnOnce(&T) -> String) {
         self.envelope(&Envelope::of(data, here()), |data, _| text(data));
+    }
+
+    /// A change in its envelope, or the plan of it.
+    pub fn changed<T: Document + Serialize>(
+        &self,
+        changed: &Changed<T>,
+        text: impl FnOnce(&T, &Origin) -> String,
+    ) -> Exit {
+        match changed {
+            Changed::Done(envelope) => self.envelope(envelope, text),
+            Changed::Planned(plan) => self.envelope(plan, |plan, _| plan.human()),
+        }
+        Exit::Success
     }
 
     /// The same of a step that is done: `--quiet` drops the text.

@@ -34,15 +34,12 @@ pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, P
     if let Some(api) = global.api {
         config.api = api;
     }
-    if !config.api.ip().is_loopback() && !command.i_understand_insecure {
-        return Err(Problem::new(&codes::INSECURE_BIND, format!("the API must not listen on {}", config.api))
-            .step("use a loopback address for `api` in the configuration"));
-    }
     log_lines::start(&config.site);
     let ready_file = path.with_file_name("ready.json");
     let serving = Arc::new(AtomicBool::new(false));
     let signalled = caught(serving.clone())?;
-    let tell = announcer(ready_file.clone(), *say);
+    let state = std::path::absolute(&config.state).unwrap_or_else(|_| config.state.clone());
+    let tell = announcer(ready_file.clone(), state, *say);
     let announce = move |ready: &node::Ready| {
         serving.store(true, Ordering::Release);
         tell(ready);
@@ -55,21 +52,26 @@ pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, P
     Ok(Exit::Success)
 }
 
-fn announcer(file: PathBuf, say: Say) -> impl FnOnce(&node::Ready) + 'static {
+fn announcer(file: PathBuf, state: PathBuf, say: Say) -> impl FnOnce(&node::Ready) + 'static {
     move |ready| {
         let Some(process) = ProcessId::own() else {
             tracing::error!("this system has no /proc; the folder cannot name its server");
             return;
         };
-        let announcement = Announcement { process, ready: *ready };
+        let announcement = Announcement { process, ready: *ready, state };
         if let Err(problem) = write_json(&file, &announcement) {
             // A configuration in a folder of root is served all the same.
             tracing::warn!("{}; tools need --api", problem.what());
         }
         tracing::info!(code = "VH8041", nfs = %ready.nfs, mount = %ready.mount, api = %ready.api, "serving");
-        say.document(announcement, |said| format!("serving NFS at {}, API at {}\n", said.ready.nfs, said.ready.api));
+        say.document(announcement, served);
         notify(&NotifyState::Ready);
     }
+}
+
+fn served(said: &Announcement) -> String {
+    let fingerprint = said.ready.fingerprint.map(|digits| format!("  fingerprint {digits}\n")).unwrap_or_default();
+    format!("serving NFS at {}, API and web UI at https://{}\n{fingerprint}", said.ready.nfs, said.ready.api)
 }
 
 /// Catches signals. Before the doors are open there is nothing to bring to an end: all

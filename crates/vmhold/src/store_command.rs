@@ -1,13 +1,13 @@
 //! `status`, `fsck`, `checkpoint`, `journal`, `explain`, `version`.
 
 use control::check::{CheckpointReport, FsckReport, ResilverReport};
-use control::client::Call;
+use control::client::{Call, Changed};
 use control::codes::{self, CodePage};
 use control::server::Version;
 use control::status::Status;
 use control::{Envelope, Exit, Problem, text};
 
-use crate::appliance;
+use crate::appliance::{self, change};
 use crate::cli::Global;
 use crate::say::Say;
 
@@ -20,29 +20,34 @@ pub fn status(global: &Global, say: &Say) -> Result<Exit, Problem> {
 
 /// Checks the live store.
 pub fn fsck(global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let call = Call { method: "POST", path: "/v1/fsck", ..Call::default() };
-    let report: Envelope<FsckReport> = appliance::patient_client(global)?.call(&call)?;
-    say.envelope(&report, |report, _| report.human());
-    Ok(report.into_result()?.exit())
+    let call = Call { method: "POST", path: "/v1/fsck", ..change(global) };
+    let report = appliance::patient_client(global)?.change::<FsckReport>(&call)?;
+    say.changed(&report, |report, _| report.human());
+    match report {
+        Changed::Done(report) => Ok(report.into_result()?.exit()),
+        Changed::Planned(_) => Ok(Exit::Success),
+    }
 }
 
 /// Makes a checkpoint.
 pub fn checkpoint(global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let call = Call { method: "POST", path: "/v1/checkpoint", ..Call::default() };
-    let report: Envelope<CheckpointReport> = appliance::patient_client(global)?.call(&call)?;
-    say.envelope(&report, |report, _| {
+    let call = Call { method: "POST", path: "/v1/checkpoint", ..change(global) };
+    let report = appliance::patient_client(global)?.change::<CheckpointReport>(&call)?;
+    Ok(say.changed(&report, |report, _| {
         let (freed, seconds) = (text::bytes(report.journal_freed_bytes), text::duration(report.seconds));
         format!("checkpoint {} made in {seconds}; {freed} of the journal freed\n", report.root_version)
-    });
-    Ok(Exit::Success)
+    }))
 }
 
 /// Takes lost journal legs in again.
 pub fn resilver_journal(global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let call = Call { method: "POST", path: "/v1/journal/resilver", ..Call::default() };
-    let report: Envelope<ResilverReport> = appliance::patient_client(global)?.call(&call)?;
-    say.envelope(&report, |report, _| report.human());
-    Ok(report.into_result()?.exit())
+    let call = Call { method: "POST", path: "/v1/journal/resilver", ..change(global) };
+    let report = appliance::patient_client(global)?.change::<ResilverReport>(&call)?;
+    say.changed(&report, |report, _| report.human());
+    match report {
+        Changed::Done(report) => Ok(report.into_result()?.exit()),
+        Changed::Planned(_) => Ok(Exit::Success),
+    }
 }
 
 /// What a code means.

@@ -293,7 +293,10 @@ fn errors_have_codes_and_the_exit_codes_that_scripts_know() {
         (&["quickstart", "destroy"], 3),
         (&["quickstart", "resume"], 3),
         (&["explain", "VH0000"], 3),
-        (&["status", "--api", "127.0.0.1:1"], 8),
+        (&["status", "--api", "127.0.0.1:1"], 4),
+        (&["datastore", "list", "--api", "127.0.0.1:1", "--fingerprint", "ab"], 2),
+        (&["fsck", "--watch"], 2),
+        (&["man", "pool", "shrink"], 3),
         (&["statsu"], 2),
         (&["quickstart", "--drives", "99"], 2),
         (&["serve", "--api", "0.0.0.0:1"], 3),
@@ -343,9 +346,98 @@ fn a_pool_made_by_hand_is_served_by_one_process_only() {
     let second = done(&serve().output().unwrap());
     assert_eq!((second.exit, second.json["error"]["code"].as_str()), (5, Some("VH8003")));
     let api = ready["data"]["api"].as_str().unwrap();
-    let list = done(&vmhold().args(["--json", "datastore", "list", "--api", api]).output().unwrap());
+    let fingerprint = ready["data"]["fingerprint"].as_str().unwrap();
+    let folder = demo.parent.path().to_str().unwrap();
+    let list = done(&vmhold().args(["--json", "datastore", "list", "--dir", folder]).output().unwrap());
     assert_eq!(list.json["data"][0]["name"], "vms");
+    // From elsewhere: address, fingerprint and a token, and nothing of the folder.
+    let token = vmhold().args(["token", "create", "far", "--quiet", "--dir", folder]).output().unwrap();
+    std::fs::write(file("token"), &token.stdout).unwrap();
+    let far = |fingerprint: &str, words: &[&str]| {
+        let mut command = vmhold();
+        command.args(["--json", "--api", api, "--fingerprint", fingerprint, "--token-file", &file("token")]);
+        done(&command.args(words).args(["--dir", &file("nowhere")]).output().unwrap())
+    };
+    assert_eq!(far(fingerprint, &["datastore", "list"]).json["data"][0]["name"], "vms");
+    assert_eq!(far(fingerprint, &["datastore", "create", "x"]).exit, 4, "a viewer only looks");
+    let other = far(&"00".repeat(32), &["datastore", "list"]);
+    assert_eq!(other.exit, 8, "another certificate is another server: {}", other.stderr);
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     assert!(server.wait().unwrap().success());
     assert!(!demo.parent.path().join("ready.json").exists());
+}
+
+/// `--dry-run` on every kind of change, the events and jobs they leave, who did it, and no
+/// secret in any file but the two that hold them.
+#[test]
+fn changes_are_planned_told_and_written_down_without_a_secret() {
+    let (demo, data) = Demo::started();
+    let planned = demo.data(&["datastore", "create", "prod", "--dry-run"]);
+    assert!(planned["would"][0].as_str().unwrap().contains("make datastore prod"), "{planned}");
+    assert_eq!(demo.run(&["datastore", "create", "demo", "--dry-run"]).exit, 5);
+    let planned = demo.data(&["datastore", "delete", "demo", "--dry-run"]);
+    assert_eq!(planned["confirm"], "demo");
+    for words in [&["fsck"][..], &["checkpoint"], &["token", "create", "t"]] {
+        let planned = demo.data(&[words, &["--dry-run"]].concat());
+        assert!(!planned["would"].as_array().unwrap().is_empty(), "{words:?}");
+    }
+    assert_eq!(demo.data(&["datastore", "list"]).as_array().unwrap().len(), 1);
+    assert!(demo.data(&["job", "list"]).as_array().unwrap().is_empty());
+
+    demo.data(&["fsck"]);
+    let job = &demo.data(&["job", "list"])[0];
+    assert_eq!((job["kind"].as_str(), job["percent"].as_f64()), (Some("fsck"), Some(100.0)), "{job}");
+    assert_eq!(demo.data(&["job", "show", "J-1"])["state"], "done");
+    assert_eq!(demo.run(&["job", "cancel", "J-1"]).exit, 5);
+    demo.data(&["quickstart", "break", "drive", "2"]);
+    let raised = demo.data(&["events", "list"]);
+    let raised: Vec<&str> = raised.as_array().unwrap().iter().map(|event| event["code"].as_str().unwrap()).collect();
+    assert!(raised.contains(&"VH8041"), "{raised:?}");
+
+    let secret = demo.data(&["token", "create", "prometheus"])["secret"].as_str().unwrap().to_owned();
+    assert_eq!(demo.data(&["token", "list"])[0]["role"], "viewer");
+    let login = data["ui"].as_str().unwrap().rsplit_once('=').unwrap().1.to_owned();
+    assert!(demo.data(&["ui"])["url"].as_str().unwrap().starts_with(data["api"].as_str().unwrap()));
+    let audit = demo.data(&["audit", "list"]);
+    assert!(audit.as_array().unwrap().iter().any(|entry| entry["action"] == "POST /v1/tokens"), "{audit}");
+    assert_eq!(demo.data(&["audit", "verify"])["broken_at_line"], Value::Null);
+
+    let local = std::fs::read_to_string(demo.dir().join("control/local-token")).unwrap();
+    for entry in std::fs::read_dir(demo.dir()).unwrap().chain(std::fs::read_dir(demo.dir().join("control")).unwrap()) {
+        let path = entry.unwrap().path();
+        if path.is_dir() || path.ends_with("local-token") {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        for secret in [&secret, &login, &local] {
+            assert!(!text.contains(secret.as_str()), "a secret lies in {}", path.display());
+        }
+    }
+    // Everything outlives a kill, and the restart is told.
+    demo.data(&["quickstart", "break", "kill"]);
+    demo.data(&["quickstart", "resume", "--background"]);
+    assert_eq!(demo.data(&["job", "show", "J-1"])["state"], "done");
+    assert_eq!(demo.data(&["audit", "verify"])["broken_at_line"], Value::Null);
+    let starts = demo.data(&["events", "list"]);
+    let starts = starts.as_array().unwrap().iter().filter(|event| event["code"] == "VH8041").count();
+    assert_eq!(starts, 2);
+}
+
+#[test]
+fn iostat_prints_intervals_whose_parts_sum_up() {
+    let (demo, _) = Demo::started();
+    let text = demo.text(&["iostat", "1", "--count", "2"]);
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let lines = demo.command(&["iostat", "--count", "2", "--json"]).output().unwrap();
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 2);
+    for line in lines.lines() {
+        let latency = &serde_json::from_str::<Value>(line).unwrap()["data"]["latency_ms"];
+        let Some(total) = latency["total"].as_f64() else { continue };
+        let parts = ["queue", "journal", "flash", "contention"].map(|part| latency[part].as_f64().unwrap());
+        assert!((total - parts.iter().sum::<f64>()).abs() < 1e-6, "{latency}");
+    }
+    let page = demo.text(&["man", "pool", "create"]);
+    assert!(page.contains(".TH vmhold-pool-create 1") && page.contains("stripe"), "{page}");
 }

@@ -9,6 +9,22 @@ codes! {
         clears: "the value is corrected",
         parameters: ["field", "value", "allowed"],
     }
+    7401 LOGIN_REQUIRED Error, exit NotAllowed, http 401, since "0.1.0" {
+        what: "The request comes without a token or session that works.",
+        why: "None was given, it has ended, it was deleted, or the appliance has started again since a browser logged in.",
+        act: ["on the store's machine: vmhold ui prints an address that logs a browser in", "for a tool: vmhold token create NAME --role viewer", "from elsewhere: --token-file FILE"],
+        urgency: "nothing was changed",
+        clears: "a token or login that works is given",
+        parameters: [],
+    }
+    7403 ROLE_MISSING Error, exit NotAllowed, http 403, since "0.1.0" {
+        what: "The role of this token or session does not allow the step.",
+        why: "Viewers look, operators make daily changes, admins do everything, also what destroys data.",
+        act: ["use a token of the role the message names", "see the roles: vmhold token list"],
+        urgency: "nothing was changed",
+        clears: "a token of that role is used",
+        parameters: ["role", "needed"],
+    }
     7404 NOT_FOUND Error, exit NotFound, http 404, since "0.1.0" {
         what: "There is no object of that name.",
         why: "The name is misspelt, the object is gone, or the command talks to another appliance.",
@@ -34,12 +50,20 @@ codes! {
         parameters: ["object", "state"],
     }
     7410 INSECURE_BIND Error, exit Refused, http 409, since "0.1.0" {
-        what: "The API refuses to listen on an address others can reach.",
-        why: "It has no login and no encryption; anyone on that network could read and destroy its data.",
-        act: ["leave the address away: loopback is the default", "if the network is yours alone: --i-understand-insecure"],
+        what: "A service refuses to listen on an address others can reach.",
+        why: "It has no login, or is a demo; anyone on that network could read and destroy its data.",
+        act: ["leave the address away: loopback is the default", "if the network is yours alone: --i-understand-insecure, where the command has it"],
         urgency: "nothing was changed",
         clears: "a loopback address is used, or the risk is accepted",
         parameters: ["address"],
+    }
+    7412 CHANGED_ELSEWHERE Error, exit Refused, http 412, since "0.1.0" {
+        what: "The object was changed by someone else since it was looked at.",
+        why: "The If-Match of the request names settings that are no longer those of the object.",
+        act: ["look again, then decide again"],
+        urgency: "nothing was changed",
+        clears: "the request names the present settings",
+        parameters: ["object"],
     }
     7428 CONFIRMATION_MISSING Error, exit Declined, http 428, since "0.1.0" {
         what: "The step destroys data and was not confirmed.",
@@ -48,6 +72,14 @@ codes! {
         urgency: "nothing was changed",
         clears: "the name is given",
         parameters: ["object"],
+    }
+    7429 TOO_MANY_TRIES Error, exit NotAllowed, http 429, since "0.1.0" {
+        what: "Too many logins failed.",
+        why: "Someone guesses, or a tool uses an old token again and again. Logins are refused for up to a minute; tokens go on working.",
+        act: ["wait a minute", "see from where: vmhold audit list"],
+        urgency: "none unless nobody of yours is trying",
+        clears: "a minute passes without a failed login",
+        parameters: [],
     }
     7501 NOT_SUPPORTED Error, exit Refused, http 422, since "0.1.0" {
         what: "This version cannot do that yet.",
@@ -161,6 +193,14 @@ codes! {
         clears: "it is an event, not a condition",
         parameters: ["signal", "seconds"],
     }
+    8043 CHANGE_MADE Info, exit Failed, http 503, since "0.1.0" {
+        what: "Someone changed something through the API.",
+        why: "It was asked for; the audit log says by whom and from where.",
+        act: ["nothing", "see who: vmhold audit list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["action", "who"],
+    }
     8051 BENCH_TARGET Error, exit Failed, http 502, since "0.1.0" {
         what: "The server under test does not do what the load generator asks.",
         why: "It refused the mount, lacks a procedure, or answered with an error; the message has its words.",
@@ -168,6 +208,22 @@ codes! {
         urgency: "none",
         clears: "the server answers as NFSv3 says",
         parameters: ["target", "reason"],
+    }
+    8061 AUDIT_UNWRITABLE Error, exit Failed, http 500, since "0.1.0" {
+        what: "The audit log cannot be written, so nothing may be changed through the API.",
+        why: "The disk below the state folder is full or fails, or the folder is not writable. Datastores are served all the same.",
+        act: ["make room on that disk: df -h", "check the folder: ls -ld control"],
+        urgency: "today",
+        clears: "the log can be written again",
+        parameters: ["reason"],
+    }
+    8062 AUDIT_BROKEN Error, exit Failed, http 500, since "0.1.0" {
+        what: "The audit log does not hang together.",
+        why: "A line was changed, removed or put in after it was written, or the disk damaged it.",
+        act: ["see where: vmhold audit verify", "compare with a copy, and find out who had access to the machine"],
+        urgency: "today",
+        clears: "it does not clear by itself; the file is set aside by hand",
+        parameters: ["line"],
     }
     9001 BUG Error, exit Failed, http 500, since "0.1.0" {
         what: "Something in vmhold itself is wrong.",

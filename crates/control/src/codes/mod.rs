@@ -51,7 +51,9 @@ pub use host::*;
 pub use pool::*;
 
 /// How bad a condition is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// State changed; nobody needs to act.
@@ -150,6 +152,27 @@ impl serde::Serialize for Code {
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 #[serde(transparent)]
 pub struct CodePage(pub &'static Code);
+
+impl schemars::JsonSchema for CodePage {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let severity = generator.subschema_for::<Severity>();
+        schemars::json_schema!({
+            "type": "object",
+            "required": ["code", "name", "area", "severity", "what", "why", "do", "urgency", "clears_when", "since"],
+            "properties": {
+                "code": {"type": "string"}, "name": {"type": "string"}, "area": {"type": "string"},
+                "severity": severity, "what": {"type": "string"}, "why": {"type": "string"},
+                "do": {"type": "array", "items": {"type": "string"}}, "urgency": {"type": "string"},
+                "clears_when": {"type": "string"}, "parameters": {"type": "array", "items": {"type": "string"}},
+                "since": {"type": "string"},
+            },
+        })
+    }
+}
 
 impl crate::envelope::Document for CodePage {
     const SCHEMA: &'static str = "vmhold.code/v1";
@@ -263,6 +286,14 @@ mod tests {
             8002, 8003, 8004, 8005, 8006, 8007, 8008, 8009, 8041, 8042, 8051, 9001,
         ];
         for number in since_0_1 {
+            assert!(all().any(|code| code.number == number), "VH{number}");
+        }
+    }
+
+    /// The same for the codes that came with logins, roles and the audit log.
+    #[test]
+    fn codes_of_the_control_plane_still_exist() {
+        for number in [7401, 7403, 7412, 7429, 8043, 8061, 8062] {
             assert!(all().any(|code| code.number == number), "VH{number}");
         }
     }

@@ -73,6 +73,7 @@ fn fill(
         rpcbind: false,
         api: at.1,
         io: None,
+        state: node::DEFAULT_STATE.into(),
     };
     node::create(&config, Some(DEMO_DATASTORE))?;
     let (members, rest) = manifest.files.split_at(usize::from(drives));

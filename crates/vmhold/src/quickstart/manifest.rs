@@ -80,7 +80,8 @@ impl Manifest {
         files.extend(["server.json.new", "vmhold.toml.new"].map(PathBuf::from));
         let drive_files = files[..usize::from(shape.all_drives())].to_vec();
         files.extend(drive_files.iter().map(|drive| pulled(drive)));
-        let mut folders = vec![base.join("drives")];
+        files.extend(node::state_files().into_iter().map(|file| Path::new(node::DEFAULT_STATE).join(file)));
+        let mut folders = vec![base.join("drives"), node::DEFAULT_STATE.into()];
         folders.extend(memory_folder.clone());
         Self {
             schema: "vmhold.manifest/v1".into(),
@@ -180,7 +181,9 @@ mod tests {
         assert!(
             files.contains(&"/tmp/demo/vmhold.toml".into()) && files.contains(&"/dev/shm/vmhold-1/drives/6".into())
         );
-        assert_eq!(folders, [PathBuf::from("/dev/shm/vmhold-1/drives"), "/dev/shm/vmhold-1".into()]);
+        let expected: [PathBuf; 3] =
+            ["/dev/shm/vmhold-1/drives".into(), "/tmp/demo/control".into(), "/dev/shm/vmhold-1".into()];
+        assert_eq!(folders, expected);
         for (file, memory) in [
             ("/etc/passwd", None),
             ("../other", None),

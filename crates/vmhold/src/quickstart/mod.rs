@@ -26,6 +26,7 @@ use load::workload::parse_bytes;
 
 use crate::cli::Global;
 use crate::load_command::DEMO_DATASTORE;
+use crate::people_command;
 use crate::place::{Announcement, Place};
 use crate::quickstart::break_it::BreakCommand;
 use crate::quickstart::manifest::Manifest;
@@ -161,7 +162,9 @@ fn tell(demo: &(&Place, &Manifest, &Announcement), begun: Instant, global: &Glob
             mount_port: announced.ready.mount.port(),
             export: format!("/{DEMO_DATASTORE}"),
         },
-        api: format!("http://{}", announced.ready.api),
+        api: format!("https://{}", announced.ready.api),
+        ui: people_command::login_url(global).ok().map(|(url, _)| url),
+        fingerprint: announced.ready.fingerprint.map(|digits| digits.to_string()),
         log: if say.is_json() { shown(&place.log()) } else { shown(&global.dir.join("server.log")) },
         pool: make::POOL.to_owned(),
         drives: u32::from(manifest.shape.drives),

@@ -1,0 +1,87 @@
+//! Parts of a request, with our own words when they make no sense.
+
+use std::str::FromStr;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
+use serde::de::DeserializeOwned;
+
+use crate::codes;
+use crate::problem::Problem;
+use crate::server::Refusal;
+
+/// Bodies are small documents.
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The query, as `T`.
+pub(crate) struct Asked<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Query(asked) = Query::try_from_uri(&parts.uri).map_err(|why| {
+            Problem::new(&codes::BAD_INPUT, "the part behind `?` makes no sense").why(why.body_text())
+        })?;
+        Ok(Self(asked))
+    }
+}
+
+/// The name in the path.
+pub(crate) struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(|why| {
+            Problem::new(&codes::BAD_INPUT, "the name in the path makes no sense").why(why.body_text())
+        })?;
+        Ok(Self(name))
+    }
+}
+
+/// The body, as `T`.
+pub(crate) struct Sent<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let bytes = whole(request.into_body()).await?;
+        let sent = serde_json::from_slice(&bytes).map_err(|why| {
+            Problem::new(&codes::BAD_INPUT, "the body is not the JSON this call takes")
+                .why(why.to_string())
+                .step("see what it takes: GET /v1/openapi.json")
+        })?;
+        Ok(Self(sent))
+    }
+}
+
+/// A whole body.
+pub(crate) async fn whole(body: Body) -> Result<axum::body::Bytes, Problem> {
+    to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .map_err(|why| Problem::new(&codes::BAD_INPUT, "the body is too long or broken off").why(why.to_string()))
+}
+
+/// A header as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A cookie's value.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let all = headers.get_all("cookie").into_iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// One parameter behind `?`, of a request whose other parameters are none of our business.
+pub(crate) fn parameter<T: FromStr>(uri: &Uri, name: &str) -> Result<Option<T>, Problem> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value);
+    let wrong = |value: &str| Problem::new(&codes::BAD_INPUT, format!("{name}={value} makes no sense"));
+    value.map(|value| value.parse().map_err(|_| wrong(value))).transpose()
+}
