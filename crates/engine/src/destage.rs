@@ -133,9 +133,6 @@ impl Inner {
 
     /// What the block is now. `None`: part of it is gone for good, and it was given up.
     async fn content_of(&self, id: BlockId, block: &StagedBlock) -> Result<Option<Buf>, StoreRefusal> {
-        if self.state.borrow().files.get(id.file).is_some_and(|open| open.is_crowded()) {
-            self.reclaim_trims(id.file, usize::MAX).await?;
-        }
         if let Some(whole) = block.whole() {
             return Ok(Some(whole.clone()));
         }
@@ -147,6 +144,17 @@ impl Inner {
             }
             content => content.map(Some),
         }
+    }
+
+    /// Before `id` is mapped: a block written where its file was cut off splits the range
+    /// that waits to be reclaimed, and a head lists only so many.
+    pub async fn uncrowd(&self, id: BlockId) -> Result<(), StoreRefusal> {
+        let crowded = self
+            .resident(|state| Ok(state.file(id.file)?.is_some_and(|open| open.is_cut(id.block) && open.is_crowded())));
+        if crowded.await? {
+            self.reclaim_trims(id.file, usize::MAX).await?;
+        }
+        Ok(())
     }
 
     /// Whether what could not be read stays so: with a drive absent it may come back.

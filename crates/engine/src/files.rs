@@ -13,8 +13,8 @@ use crate::hash::FixedMap;
 use crate::store::FileHead;
 
 const OPEN_MAX: usize = 65_536;
-/// Ranges cut off and not yet reclaimed that a head can list; more are joined, which is
-/// why joined ranges are only reclaimed where nothing was written since.
+/// Ranges cut off and not yet reclaimed that a head lists before the next block written
+/// among them waits for the reclaimer.
 const TRIMS_MAX: usize = 60;
 
 /// Blocks cut off and not yet reclaimed: from, and the first behind.

@@ -358,6 +358,7 @@ impl Inner {
             if count % ITEMS_PER_TURN == ITEMS_PER_TURN - 1 {
                 self.world.yield_now().await;
             }
+            self.uncrowd(item.id).await?;
             if !self.resident(|state| state.apply_item(item)).await? {
                 self.state.borrow_mut().staged.put_back(item.id);
             }

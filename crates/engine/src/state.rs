@@ -194,6 +194,18 @@ impl State {
         Ok(removed)
     }
 
+    /// Takes an entry out and leaves its page, were it empty; see [`State::prune`].
+    fn clear(&mut self, number: u8, key: &[u8]) -> Result<(), Missing> {
+        self.tree(number).clear(&mut self.pages, key)
+    }
+
+    /// Frees the page that would hold `key` if it is empty.
+    fn prune(&mut self, number: u8, key: &[u8]) {
+        let mut tree = self.tree(number);
+        tree.prune(&mut self.pages, key);
+        self.trees.insert(number, tree);
+    }
+
     fn resident(&self, number: u8, key: &[u8]) -> Result<(), Missing> {
         self.tree(number).resident(&self.pages, key)
     }
@@ -479,6 +491,13 @@ impl State {
             self.apply_change(change, stamp);
             self.delta.change(change, stamp.osn);
         }
+        // Only now may pages that became empty go: until then every way that was looked up
+        // beforehand stays.
+        for change in changes {
+            if let Change::Delete { table, key } = change {
+                self.prune(table_tree(*table), key);
+            }
+        }
         self.changed = true;
         Ok(())
     }
@@ -519,7 +538,7 @@ impl State {
         const RESIDENT: &str = "prepared";
         match change {
             Change::Put { table, key, value } => self.put(table_tree(*table), key, value).expect(RESIDENT),
-            Change::Delete { table, key } => drop(self.remove(table_tree(*table), key).expect(RESIDENT)),
+            Change::Delete { table, key } => self.clear(table_tree(*table), key).expect(RESIDENT),
             Change::CreateFile { file, at } => {
                 self.last_file = self.last_file.max(file.0);
                 // When the journal is redone the file may be there already, with blocks mapped

@@ -199,27 +199,55 @@ impl Tree {
         }
     }
 
+    /// Takes the entry under `key` out, but leaves its page even when it is empty: the ways
+    /// to all other keys stay as they are until [`Tree::prune`].
+    pub fn clear(&self, pages: &mut impl Pages, key: &[u8]) -> Result<(), Missing> {
+        let Some((_, id, leaf)) = self.descend(pages, key)? else { return Ok(()) };
+        if let Ok(index) = leaf.search(key) {
+            drop(leaf);
+            pages.page_mut(id, |page| page.remove(index));
+        }
+        Ok(())
+    }
+
+    /// Frees the page that `key` leads to if it is empty. It is in memory, or not changed.
+    pub fn prune(&mut self, pages: &mut impl Pages, key: &[u8]) {
+        if let Ok(Some((path, id, leaf))) = self.descend(pages, key)
+            && leaf.count() == 0
+        {
+            drop(leaf);
+            pages.free(id);
+            // The rest of the way is in memory.
+            let _ = self.take_out(pages, path);
+        }
+    }
+
+    /// The child that `path` ends in is gone; takes it out of its page, and that page out of
+    /// its own if nothing is left of it.
+    fn take_out(&mut self, pages: &mut impl Pages, mut path: Path) -> Result<(), Missing> {
+        while let Some((id, index)) = path.pop() {
+            if pages.page(id)?.count() > 1 {
+                pages.page_mut(id, |page| page.remove(index));
+                return self.shrink(pages);
+            }
+            pages.free(id);
+        }
+        self.root = PageId(0);
+        Ok(())
+    }
+
     /// Takes the entry under `key` out; says whether there was one.
     pub fn remove(&mut self, pages: &mut impl Pages, key: &[u8]) -> Result<bool, Missing> {
-        let Some((mut path, mut id, leaf)) = self.descend(pages, key)? else { return Ok(false) };
-        let Ok(mut index) = leaf.search(key) else { return Ok(false) };
-        let mut count = leaf.count();
+        let Some((path, id, leaf)) = self.descend(pages, key)? else { return Ok(false) };
+        let Ok(index) = leaf.search(key) else { return Ok(false) };
+        let count = leaf.count();
         drop(leaf);
-        while count == 1 {
+        if count == 1 {
             pages.free(id);
-            match path.pop() {
-                Some((parent, at)) => {
-                    (id, index) = (parent, at);
-                    count = pages.page(id)?.count();
-                }
-                None => {
-                    self.root = PageId(0);
-                    return Ok(true);
-                }
-            }
+            self.take_out(pages, path)?;
+        } else {
+            pages.page_mut(id, |page| page.remove(index));
         }
-        pages.page_mut(id, |page| page.remove(index));
-        self.shrink(pages)?;
         Ok(true)
     }
 
@@ -285,6 +313,11 @@ mod tests {
                         let value = vec![op; len];
                         tree.put(&mut pages, &key, &value).unwrap();
                         model.insert(key, value);
+                    }
+                    2 if len % 2 == 0 => {
+                        tree.clear(&mut pages, &key).unwrap();
+                        tree.prune(&mut pages, &key);
+                        model.remove(&key);
                     }
                     2 => prop_assert_eq!(tree.remove(&mut pages, &key).unwrap(), model.remove(&key).is_some()),
                     _ => {

@@ -137,3 +137,71 @@ fn the_engine_is_the_model_through_checkpoints_and_power_cuts() {
         }
     }
 }
+
+/// A commit that empties a page and puts a row beside it finds its way, however little of the
+/// trees is in memory.
+#[test]
+fn a_commit_that_empties_pages_goes_through_with_hardly_any_pages_in_memory() {
+    let mut pool = Pool::new(5, 6, 24 << 20);
+    pool.options.cached_pages = 4;
+    let node = pool.world.node();
+    pool.world.run_until(pool.format(&node)).done();
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let key = |n: u32| n.to_be_bytes().to_vec();
+            let table = Table(1);
+            for chunk in 0..40u32 {
+                let put = |n: u32| Change::Put { table, key: key(chunk * 50 + n), value: vec![1; 300] };
+                engine.commit((0..50).map(put).collect()).await.unwrap();
+            }
+            // One row is left on most pages.
+            for chunk in 0..40u32 {
+                let rows = (0..50).map(|n| chunk * 50 + n).filter(|n| n % 12 != 5);
+                engine.commit(rows.map(|n| Change::Delete { table, key: key(n) }).collect()).await.unwrap();
+            }
+            engine.checkpoint().await.unwrap();
+            for n in (0..2000u32).filter(|n| n % 12 == 5) {
+                engine.scan(Table(1), &key((n + 1000) % 2000), 30).await.unwrap();
+                let put = Change::Put { table, key: key(n + 1), value: vec![2; 300] };
+                engine.commit(vec![Change::Delete { table, key: key(n) }, put]).await.unwrap();
+            }
+            let rows = engine.scan(table, &[], 9999).await.unwrap();
+            assert!(rows.iter().all(|(_, value)| value[..] == [2; 300]));
+            assert_eq!(rows.len(), (0..2000).filter(|n| n % 12 == 5).count());
+        })
+        .done();
+}
+
+/// Writes all over a range that was just cut off leave many small ranges to reclaim: more
+/// than a head can list.
+#[test]
+fn what_was_just_cut_off_may_be_written_here_and_there() {
+    let mut pool = Pool::new(7, 6, 24 << 20);
+    pool.options.tick = std::time::Duration::from_secs(3600);
+    pool.options.destage_blocks = 1 << 20;
+    let node = pool.world.node();
+    pool.world.run_until(pool.format(&node)).done();
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let (file, at) = (engine.next_file_id(), WallNanos(1));
+            let sizes = [800, 0, 800].map(|blocks| Change::SetSize { file, size_bytes: blocks * 8192 });
+            engine.commit(vec![Change::CreateFile { file, at }]).await.unwrap();
+            engine.write(file, 0, &[&[9; 100_000]], at).await.unwrap();
+            engine.checkpoint().await.unwrap();
+            engine.commit(sizes.to_vec()).await.unwrap();
+            for block in (1..800u64).step_by(2) {
+                engine.write(file, block * 8192, &[&[block as u8; 100]], at).await.unwrap();
+            }
+            engine.checkpoint().await.unwrap();
+            for block in 0..800u64 {
+                let expected = if block % 2 == 0 { 0 } else { block as u8 };
+                let read = bytes_of(&engine.read(file, block * 8192, 8192).await.unwrap());
+                assert!(read[..100] == [expected; 100] && read[100..].iter().all(|byte| *byte == 0), "block {block}");
+            }
+            engine.settle().await.unwrap();
+            assert_eq!(engine.audit(true).await.unwrap().findings, []);
+        })
+        .done();
+}
