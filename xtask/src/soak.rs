@@ -25,6 +25,8 @@ enum Part {
     Full,
     /// Planted bugs
     Sabotage,
+    /// The model of two sites and a witness, looked into further
+    Witness,
     /// Miri over the portable parts of base and parity
     Miri,
     /// Real processes killed under load, and every pair of ways to lose two drives
@@ -88,6 +90,11 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
             Ok(count) => (format!("{count} planted bugs, all found"), Ok(())),
             Err(why) => ("planted bugs".to_owned(), Err(why)),
         },
+        Part::Witness => {
+            let test = ["test", "--release", "-p", "witness", "--test", "one_winner", "--", "--test-threads=1"];
+            let outcome = cargo().env("VMHOLD_MODEL_DEEP", "1").args(test).run();
+            ("one second and one crash more than in CI".to_owned(), outcome)
+        }
         Part::Miri => ("base and parity".to_owned(), miri(tree)),
         Part::Kills => {
             let script = tree.root().join("tests/e2e/10-kill-and-verify");

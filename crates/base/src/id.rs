@@ -63,6 +63,14 @@ uuid!(
     DriveId
 );
 uuid!(
+    /// A site: one store, a failure domain of its own. Chosen at random when it is set up.
+    SiteId
+);
+uuid!(
+    /// A replicated datastore, the same at both sites and at the witness.
+    PairId
+);
+uuid!(
     /// One life of a journal leg, from formatting to formatting (`faults.md` F23).
     Incarnation
 );

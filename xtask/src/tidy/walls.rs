@@ -62,6 +62,7 @@ const WALLS: &[Wall] = &[
     ),
     pure("nbd", &[], &["thiserror", "zerocopy"]),
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
+    pure("witness", &["base"], &["zerocopy", "thiserror"]),
     open("world-real", &["base"], &["world-sim"]),
     open("control", &["base"], &[]),
     open(

@@ -1,0 +1,158 @@
+//! The witness at work: questions in, durable records and answers out.
+//!
+//! Costs per question: a renewal touches memory only; a change is one durable write of the
+//! ledger. A hundred pairs that renew every second or two are a few hundred small messages.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::time::{Nanos, WallNanos};
+use base::{PairId, SiteId};
+
+use crate::judge::{Ask, AskKind, Grounds, Lease, Refusal, Verdict, judge};
+use crate::lease::Grant;
+use crate::ledger::{Ledger, LedgerFault};
+use crate::record::Standing;
+
+/// Records of the past that are kept in memory for people, per datastore.
+const HISTORY_MAX: usize = 64;
+
+/// What the witness knows of one datastore.
+#[derive(Debug, Default)]
+struct File {
+    standing: Option<Standing>,
+    grant: Option<Grant>,
+    heard: BTreeMap<SiteId, Nanos>,
+    /// What sites told a witness without memory.
+    told: BTreeMap<SiteId, Standing>,
+    history: Vec<Standing>,
+}
+
+/// One datastore as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The record.
+    pub standing: Standing,
+    /// What is left of the primary's lease.
+    pub lease_left: Duration,
+    /// How long ago each site was heard; a site that is not here was not heard since the start.
+    pub heard_ago: Vec<(SiteId, Duration)>,
+    /// The latest changes, oldest first, since the start of this witness.
+    pub history: Vec<Standing>,
+}
+
+/// The witness: a ledger and the leases that run.
+pub struct Witness<L> {
+    ledger: L,
+    files: RefCell<BTreeMap<PairId, File>>,
+}
+
+impl<L: Ledger> Witness<L> {
+    /// Opens the records. Leases that its predecessor granted may still run: each counts
+    /// anew from now (W3).
+    ///
+    /// # Errors
+    /// The ledger's; a witness that cannot read its records answers nothing.
+    pub async fn open(ledger: L, now: Nanos) -> Result<Self, LedgerFault> {
+        let files = ledger.load().await?.into_iter().map(|standing| {
+            let grant = Some(Grant::from(now, standing.lease()));
+            (standing.pair, File { standing: Some(standing), grant, history: vec![standing], ..File::default() })
+        });
+        let files = RefCell::new(files.collect());
+        Ok(Self { ledger, files })
+    }
+
+    /// Answers one question. The caller asks one after the other per datastore.
+    ///
+    /// # Errors
+    /// The ledger's. The change may or may not have been kept then, so the record is read
+    /// again before the next answer.
+    pub async fn answer(&self, ask: &Ask, now: Nanos, wall: WallNanos) -> Result<Verdict, LedgerFault> {
+        let (before, verdict) = self.judged(ask, now, wall);
+        let (Ok(lease), Some(next)) = (verdict.outcome, verdict.standing) else { return Ok(verdict) };
+        if before != Some(next) {
+            let version = before.map_or(0, |standing| standing.version);
+            let kept = self.ledger.replace(version, &next).await;
+            if !matches!(kept, Ok(true)) {
+                self.reload(now).await?;
+                kept?;
+                return Ok(Verdict { outcome: Err(Refusal::Stale), standing: self.standing(ask.pair) });
+            }
+        }
+        self.keep(ask, next, lease, now);
+        Ok(verdict)
+    }
+
+    fn judged(&self, ask: &Ask, now: Nanos, wall: WallNanos) -> (Option<Standing>, Verdict) {
+        let mut files = self.files.borrow_mut();
+        let file = files.entry(ask.pair).or_default();
+        file.heard.insert(ask.from, now);
+        if let AskKind::Restore { known } = ask.kind {
+            file.told.insert(ask.from, known);
+        }
+        let grounds = Grounds {
+            lease_left: file.grant.map_or(Duration::ZERO, |grant| grant.left(now)),
+            told_by_other: file.told.iter().find(|(site, _)| **site != ask.from).map(|(_, known)| *known),
+            wall,
+        };
+        let verdict = judge(file.standing.as_ref(), ask, &grounds);
+        (file.standing, verdict)
+    }
+
+    fn keep(&self, ask: &Ask, next: Standing, lease: Lease, now: Nanos) {
+        let mut files = self.files.borrow_mut();
+        let file = files.entry(next.pair).or_default();
+        if file.standing != Some(next) {
+            file.history.push(next);
+            let surplus = file.history.len().saturating_sub(HISTORY_MAX);
+            file.history.drain(..surplus);
+        }
+        file.standing = Some(next);
+        match lease {
+            Lease::Runs => file.grant = Some(Grant::from(now, next.lease())),
+            Lease::Over => file.grant = Some(Grant::ended(now)),
+            Lease::Unchanged => {}
+        }
+        if matches!(ask.kind, AskKind::Restore { .. }) {
+            // Whoever is primary may hold a lease from before the memory was lost.
+            file.grant = Some(Grant::from(now, next.lease()));
+            file.told.clear();
+        }
+    }
+
+    /// Reads the records again after a write whose fate is unknown. Leases that run go on;
+    /// of records that are new to this witness nothing is known, so theirs start anew.
+    async fn reload(&self, now: Nanos) -> Result<(), LedgerFault> {
+        let records = self.ledger.load().await?;
+        let mut files = self.files.borrow_mut();
+        for standing in records {
+            let file = files.entry(standing.pair).or_default();
+            if file.standing != Some(standing) {
+                file.standing = Some(standing);
+                file.grant = Some(Grant::from(now, standing.lease()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of one datastore.
+    #[must_use]
+    pub fn standing(&self, pair: PairId) -> Option<Standing> {
+        self.files.borrow().get(&pair).and_then(|file| file.standing)
+    }
+
+    /// Everything, for people.
+    #[must_use]
+    pub fn view(&self, now: Nanos) -> Vec<View> {
+        let files = self.files.borrow();
+        let with_record = files.values().filter_map(|file| file.standing.map(|standing| (file, standing)));
+        let view = |(file, standing): (&File, Standing)| View {
+            standing,
+            lease_left: file.grant.map_or(Duration::ZERO, |grant| grant.left(now)),
+            heard_ago: file.heard.iter().map(|(site, at)| (*site, now.since(*at))).collect(),
+            history: file.history.clone(),
+        };
+        with_record.map(view).collect()
+    }
+}
