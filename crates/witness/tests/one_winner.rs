@@ -152,18 +152,15 @@ impl Model {
             model.crashes += 1;
             next.push((format!("site {site} restarts"), model));
         }
-        match self.serves(site) {
-            Some(true) => {
-                let mut alone = self.clone();
-                alone.has_all[peer] = false;
-                next.push((format!("site {site} acknowledges alone"), alone));
-                if self.seats[peer].stance(self.now) == Stance::Standby {
-                    let mut resynced = self.clone();
-                    resynced.has_all[peer] = true;
-                    next.push((format!("site {site} resyncs its peer"), resynced));
-                }
+        if self.serves(site) == Some(true) {
+            let mut alone = self.clone();
+            alone.has_all[peer] = false;
+            next.push((format!("site {site} acknowledges alone"), alone));
+            if self.seats[peer].stance(self.now) == Stance::Standby {
+                let mut resynced = self.clone();
+                resynced.has_all[peer] = true;
+                next.push((format!("site {site} resyncs its peer"), resynced));
             }
-            Some(false) | None => {}
         }
         let mut lent = self.clone();
         if primary && let Some(lease) = lent.seats[peer].lend(epoch, self.now) {
