@@ -2,10 +2,11 @@
 
 use std::str::FromStr;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use crate::codes;
@@ -14,6 +15,8 @@ use crate::server::Refusal;
 
 /// Bodies are small documents.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+/// Of a longer body this much is read for the sake of the answer.
+const BODY_BYTES_DROPPED_MAX: usize = 16 << 20;
 
 /// The query, as `T`.
 pub(crate) struct Asked<T>(pub T);
@@ -60,11 +63,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
     }
 }
 
-/// A whole body.
-pub(crate) async fn whole(body: Body) -> Result<axum::body::Bytes, Problem> {
-    to_bytes(body, BODY_BYTES_MAX)
-        .await
-        .map_err(|why| Problem::new(&codes::BAD_INPUT, "the body is too long or broken off").why(why.to_string()))
+/// A whole body. What is too long is read on for a while and dropped: a connection closed
+/// on a sender in mid-body would take the answer with it.
+pub(crate) async fn whole(body: Body) -> Result<Vec<u8>, Problem> {
+    let unusable = |why: String| Problem::new(&codes::BAD_INPUT, "the body is too long or broken off").why(why);
+    let (mut pieces, mut whole, mut read_bytes) = (body.into_data_stream(), Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|why| unusable(why.to_string()))?;
+        read_bytes += piece.len();
+        if read_bytes <= BODY_BYTES_MAX {
+            whole.extend_from_slice(&piece);
+        } else if read_bytes > BODY_BYTES_DROPPED_MAX {
+            break;
+        }
+    }
+    if read_bytes <= BODY_BYTES_MAX { Ok(whole) } else { Err(unusable(format!("at most {BODY_BYTES_MAX} bytes"))) }
 }
 
 /// A header as text.

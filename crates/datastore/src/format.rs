@@ -178,7 +178,7 @@ impl Inode {
 
     pub fn from_row(bytes: &[u8]) -> Option<Inode> {
         let row = InodeRow::read_from_bytes(bytes).ok()?;
-        if row.version != FORMAT_VERSION as u8 {
+        if row.version != FORMAT_VERSION as u8 || row.mode.get() & !0o7777 != 0 {
             return None;
         }
         Some(Inode {

@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -318,10 +319,13 @@ impl<S: Store> Service<S> {
         rpc::encode_success(&mut reply.head, request.call.xid);
         let body = reply.head.len();
         let arrived = request.peer.arrived.get();
-        let work = self.dispatch(request, &mut input, reply);
-        let served = match self.fs.store().meter().filter(|_| request.call.program == v3::PROGRAM) {
-            Some(meter) => meter.operation(kind_of(request.call.procedure), arrived, work).await,
-            None => work.await,
+        let served = {
+            // Pinned here, so that it lies in this future once, not once for each way below.
+            let work = pin!(self.dispatch(request, &mut input, reply));
+            match self.fs.store().meter().filter(|_| request.call.program == v3::PROGRAM) {
+                Some(meter) => meter.operation(kind_of(request.call.procedure), arrived, work).await,
+                None => work.await,
+            }
         };
         self.count(&request.call, started, served.is_err());
         if let Err(why) = served {

@@ -160,7 +160,8 @@ mod tests {
             }
             let next = order.next(|from| owed.values().filter_map(|set| set.range(from..).next()).min().copied());
             let Some(next) = next else { return read };
-            for (slot, set) in &mut owed {
+            // Back where it joined a drive is done and leaves; only who is not done is asked.
+            for (slot, set) in owed.iter_mut().filter(|(_, set)| !set.is_empty()) {
                 assert_eq!(set.remove(&next), order.owes(*slot, next, 5), "{next} for {slot:?}");
             }
             read.push(next);
@@ -169,7 +170,6 @@ mod tests {
             assert_eq!(again, order);
             for (slot, set) in &owed {
                 let follows: BTreeSet<StripeId> = all.iter().copied().filter(|id| again.owes(*slot, *id, 5)).collect();
-                // Back where it joined a drive is done; only who is not done is asked.
                 assert!(set.is_empty() || follows == *set, "after {next}: {slot:?} owes what the blob says");
             }
         }
