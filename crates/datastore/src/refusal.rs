@@ -107,6 +107,7 @@ impl From<StoreRefusal> for Refusal {
         match refusal {
             StoreRefusal::NoSpace => Refusal::NoSpace,
             StoreRefusal::NoSuchFile => Refusal::Stale,
+            StoreRefusal::Frozen => Refusal::ReadOnly,
             StoreRefusal::TooBig => Refusal::TooBig,
             StoreRefusal::Unreadable { .. } => Refusal::Unreadable,
             StoreRefusal::Stopped => Refusal::Stopped,

@@ -8,7 +8,7 @@
 //!
 //! Movers (destager, cleaner, reclaimer, checkpoint) wait while it runs; clients do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{FileId, ObjectId, content_check};
 use raid::{Principal, StripeId};
@@ -16,9 +16,11 @@ use raid::{Principal, StripeId};
 use crate::engine::Engine;
 use crate::format::Place;
 use crate::inner::Inner;
+use crate::layers::{Layer, Viewer};
+use crate::maps::{decode_block, decode_change};
 use crate::pages::TABLE_FANOUT;
 use crate::staged::BlockId;
-use crate::state::{BLOCKS, Mapping, OBJECTS, decode_mapping, decode_object, sum_term};
+use crate::state::{BLOCKS, CHANGES, Mapping, OBJECTS, RECLAIM, decode_entry, decode_object, file_key, sum_term};
 use crate::store::{BLOCK_BYTES, StoreRefusal};
 use crate::tree::{Entry, PageId};
 
@@ -68,6 +70,20 @@ pub enum Finding {
         /// The file.
         file: FileId,
     },
+    /// A stored block that no file, snapshot or clone sees, and that nothing is to reclaim.
+    Unseen {
+        /// The map it is in: the file, unless that was cloned or rolled back.
+        file: FileId,
+        /// Offset of the block in bytes.
+        offset_bytes: u64,
+    },
+    /// The list of what changed between snapshots does not fit the block map.
+    Changes {
+        /// The map: the file, unless that was cloned or rolled back.
+        file: FileId,
+        /// Offset of the block in bytes.
+        offset_bytes: u64,
+    },
     /// An object is damaged beyond repair, or is not what its references say.
     Unreadable {
         /// The object.
@@ -100,10 +116,19 @@ pub struct Audit {
 struct Tally {
     references: BTreeMap<ObjectId, (u64, Mapping, BlockId)>,
     live_bytes: BTreeMap<StripeId, u64>,
+    /// Entries of the maps that have layers.
+    layered: Maps,
     audit: Audit,
 }
 
+/// Entries by map, then by block and epoch.
+type Maps = BTreeMap<FileId, BTreeMap<(u64, u32), Option<Mapping>>>;
+
 impl Tally {
+    fn changes_amiss(&mut self, id: BlockId) {
+        self.audit.findings.push(Finding::Changes { file: id.map, offset_bytes: id.block * BLOCK_BYTES });
+    }
+
     fn place(&mut self, place: Place) {
         *self.live_bytes.entry(place.stripe).or_default() += u64::from(place.object_bytes());
     }
@@ -135,28 +160,134 @@ impl Inner {
         let key = self.state.borrow().content_key;
         let mut from = vec![0];
         let mut file = (FileId(0), 0u64, 0u128);
+        // Clients go on meanwhile; what they add to these changes nothing that is stored.
+        let views: Vec<(Layer, Viewer)> = self.state.borrow().layers.all_views().copied().collect();
+        let maps: BTreeSet<FileId> = views.iter().map(|(layer, _)| layer.map).collect();
         loop {
             let entries = self.chunk(BLOCKS, &from).await?;
             for (entry_key, value) in &entries {
-                let id = block_of(entry_key);
-                if id.file != file.0 {
-                    self.audit_head(file, tally).await?;
-                    file = (id.file, 0, 0);
+                let id = decode_block(entry_key);
+                let mapping = decode_entry(value);
+                if let Some(mapping) = mapping {
+                    tally.audit.blocks += 1;
+                    tally.references.entry(mapping.object).or_insert((0, mapping, id)).0 += 1;
                 }
-                let mapping = decode_mapping(value);
-                file.1 += BLOCK_BYTES;
-                file.2 = file.2.wrapping_add(sum_term(&key, id.block, mapping.content));
-                tally.audit.blocks += 1;
-                tally.references.entry(mapping.object).or_insert((0, mapping, id)).0 += 1;
+                if maps.contains(&id.map) || self.state.borrow().layers.merging(id.map) {
+                    tally.layered.entry(id.map).or_default().insert((id.block, id.epoch), mapping);
+                    continue;
+                }
+                if id.map != file.0 {
+                    self.audit_plain(file, tally).await?;
+                    file = (id.map, 0, 0);
+                }
+                if let Some(mapping) = mapping {
+                    file.1 += BLOCK_BYTES;
+                    file.2 = file.2.wrapping_add(sum_term(&key, id.block, mapping.content));
+                }
             }
             let Some((last, _)) = entries.last().filter(|_| entries.len() == CHUNK) else { break };
             from = [last, &[0][..]].concat();
         }
-        self.audit_head(file, tally).await
+        self.audit_plain(file, tally).await?;
+        self.audit_changes(tally).await?;
+        self.audit_views(&views, tally).await
     }
 
-    async fn audit_head(&self, (file, used, sum): (FileId, u64, u128), tally: &mut Tally) -> Result<(), StoreRefusal> {
-        let Some(head) = self.resident(|state| state.head(file)).await? else { return Ok(()) };
+    /// The change list names every entry that it is to name, and nothing else.
+    async fn audit_changes(&self, tally: &mut Tally) -> Result<(), StoreRefusal> {
+        let mut expected: BTreeSet<BlockId> = BTreeSet::new();
+        for (map, entries) in &tally.layered {
+            let ids = entries.keys().map(|(block, epoch)| BlockId { map: *map, block: *block, epoch: *epoch });
+            expected.extend(ids.filter(|id| self.state.borrow().layers.is_tracked(id.layer())));
+        }
+        let mut from = vec![0];
+        loop {
+            let rows = self.chunk(CHANGES, &from).await?;
+            for (key, _) in &rows {
+                let id = decode_change(key);
+                if !expected.remove(&id) {
+                    tally.changes_amiss(id);
+                }
+            }
+            let Some((last, _)) = rows.last().filter(|_| rows.len() == CHUNK) else { break };
+            from = [last, &[0][..]].concat();
+        }
+        expected.into_iter().for_each(|id| tally.changes_amiss(id));
+        Ok(())
+    }
+
+    /// Everybody who looks at a map with layers has the space and the sum of what is seen,
+    /// and nothing is kept that nobody sees.
+    async fn audit_views(&self, views: &[(Layer, Viewer)], tally: &mut Tally) -> Result<(), StoreRefusal> {
+        let key = self.state.borrow().content_key;
+        let mut seen: BTreeSet<BlockId> = BTreeSet::new();
+        for &(layer, viewer) in views {
+            let visible = self.visible(layer, &tally.layered);
+            seen.extend(visible.values().map(|(id, _)| *id));
+            if let Viewer::File(file) = viewer {
+                let mappings = visible.iter().filter_map(|(block, (_, mapping))| Some((*block, (*mapping)?)));
+                let (used, sum) = mappings.fold((0, 0u128), |(used, sum), (block, mapping)| {
+                    (used + BLOCK_BYTES, sum.wrapping_add(sum_term(&key, block, mapping.content)))
+                });
+                self.audit_head((file, used, sum), layer.map, tally).await?;
+            }
+            self.world.yield_now().await;
+        }
+        for (map, entries) in std::mem::take(&mut tally.layered) {
+            if self.state.borrow().layers.merging(map) {
+                continue;
+            }
+            let ids = entries.keys().map(|&(block, epoch)| BlockId { map, block, epoch });
+            let unseen = ids.filter(|id| !seen.contains(id));
+            tally
+                .audit
+                .findings
+                .extend(unseen.map(|id| Finding::Unseen { file: id.map, offset_bytes: id.block * BLOCK_BYTES }));
+        }
+        Ok(())
+    }
+
+    /// What is stored of each block as seen from `layer`.
+    fn visible(&self, layer: Layer, maps: &Maps) -> BTreeMap<u64, (BlockId, Option<Mapping>)> {
+        let state = self.state.borrow();
+        let mut visible = BTreeMap::new();
+        let mut at = Some(layer);
+        while let Some(here) = at {
+            let mut own = BTreeMap::new();
+            for (&(block, epoch), mapping) in maps.get(&here.map).into_iter().flatten() {
+                if epoch <= here.epoch {
+                    own.insert(block, (BlockId { map: here.map, block, epoch }, *mapping));
+                }
+            }
+            for (block, entry) in own {
+                visible.entry(block).or_insert(entry);
+            }
+            at = state.layers.parent(here.map);
+        }
+        visible
+    }
+
+    /// A map without layers is seen by its file, or is being reclaimed.
+    async fn audit_plain(&self, (map, used, sum): (FileId, u64, u128), tally: &mut Tally) -> Result<(), StoreRefusal> {
+        if map == FileId(0) || self.audit_head((map, used, sum), map, tally).await? {
+            return Ok(());
+        }
+        let known = self.resident(|state| state.tree(RECLAIM).with(&state.pages, &file_key(map), |_| ())).await?;
+        if known.is_none() && !self.state.borrow().layers.merging(map) {
+            tally.audit.findings.push(Finding::Unseen { file: map, offset_bytes: 0 });
+        }
+        Ok(())
+    }
+
+    /// Compares a head with what is counted, if the file still looks at `map`.
+    async fn audit_head(
+        &self,
+        (file, used, sum): (FileId, u64, u128),
+        map: FileId,
+        tally: &mut Tally,
+    ) -> Result<bool, StoreRefusal> {
+        let found = self.resident(|state| Ok(state.file(file)?.map(|open| (open.head, open.layer)))).await?;
+        let Some((head, _)) = found.filter(|(_, layer)| layer.map == map) else { return Ok(false) };
         tally.audit.files += 1;
         if head.used_bytes != used {
             tally.audit.findings.push(Finding::UsedBytes { file, counted: used, recorded: head.used_bytes });
@@ -164,7 +295,7 @@ impl Inner {
         if head.content_sum != sum {
             tally.audit.findings.push(Finding::ContentSum { file });
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn audit_objects(&self, tally: &mut Tally, deep: bool) -> Result<(), StoreRefusal> {
@@ -191,7 +322,7 @@ impl Inner {
         }
         for (object, (_, _, id)) in std::mem::take(&mut tally.references) {
             let offset_bytes = id.block * BLOCK_BYTES;
-            tally.audit.findings.push(Finding::Dangling { file: id.file, offset_bytes, object });
+            tally.audit.findings.push(Finding::Dangling { file: id.map, offset_bytes, object });
         }
         Ok(())
     }
@@ -204,7 +335,7 @@ impl Inner {
         let content = self.fetch_object(Principal::Scanner, mapping, row).await;
         if !content.is_ok_and(|content| content_check(&key, &content) == mapping.content) {
             let offset_bytes = id.block * BLOCK_BYTES;
-            tally.audit.findings.push(Finding::Unreadable { object: mapping.object, file: id.file, offset_bytes });
+            tally.audit.findings.push(Finding::Unreadable { object: mapping.object, file: id.map, offset_bytes });
         }
         Ok(())
     }
@@ -251,9 +382,4 @@ impl Inner {
             recorded,
         }));
     }
-}
-
-fn block_of(key: &[u8]) -> BlockId {
-    let word = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("a block key has 20 bytes"));
-    BlockId { file: FileId(word(0)), block: word(8) }
 }

@@ -45,6 +45,7 @@ struct Collected {
     freed: Vec<PageId>,
     trees: Vec<Tree>,
     through: u64,
+    applied: u64,
     last_osn: Osn,
     last_file: u64,
     next_page: u64,
@@ -57,8 +58,11 @@ type Updates = BTreeMap<u64, Vec<(usize, PageEntry)>>;
 impl State {
     /// Step 2. `Missing`: load and try again; nothing is lost.
     fn collect(&mut self) -> Result<Collected, Missing> {
-        self.flush_heads()?;
         let unsettled = self.staged.first_unsettled().unwrap_or(u64::MAX);
+        let through = self.applied_through.min(unsettled - 1);
+        self.layers.forget_history(through);
+        self.flush_heads()?;
+        self.flush_layers()?;
         let (pages, freed) = self.pages.collect();
         self.stripes.begin_retire();
         self.changed = false;
@@ -66,7 +70,8 @@ impl State {
             pages,
             freed,
             trees: self.roots(),
-            through: self.applied_through.min(unsettled - 1),
+            through,
+            applied: self.applied_through,
             last_osn: self.last_osn,
             last_file: self.last_file,
             next_page: self.pages.next_number(),
@@ -111,6 +116,7 @@ impl Inner {
             last_file: from.last_file,
             next_page: from.next_page,
             through: Sequence(from.through),
+            applied: Sequence(from.applied),
             trim: self.journal.trim_point_for(Sequence(from.through)),
             incarnations: self.journal.incarnations(),
             trees: from.trees.clone(),

@@ -6,8 +6,9 @@
 //! that rebuilds metadata when the trees are beyond repair (`design.md` 11.3). The
 //! newest of these logs are kept (see `docs/decisions/0004-mapping-deltas.md`).
 //!
-//! Entry: `[1][file u64][block u64][osn u64][object u64]`, object 0 for a hole, or
-//! `[2][osn u64][change]` with a change as in the journal. Entries never straddle objects.
+//! Entry: `[1][map u64][block u64][osn u64][object u64]` at epoch 1, object 0 for a hole, or
+//! `[3][epoch u32]` and the same at another, or `[2][osn u64][change]` with a change as in the
+//! journal. Entries never straddle objects.
 
 use base::{ObjectId, Osn};
 
@@ -39,8 +40,11 @@ impl DeltaLog {
 
     /// Block `id` now maps to `object`; 0 is a hole.
     pub fn mapping(&mut self, id: BlockId, osn: Osn, object: ObjectId) {
-        let words = [id.file.0, id.block, osn.0, object.0].map(u64::to_le_bytes);
-        self.push(&[&[1], words.as_flattened()]);
+        let words = [id.map.0, id.block, osn.0, object.0].map(u64::to_le_bytes);
+        match id.epoch {
+            1 => self.push(&[&[1], words.as_flattened()]),
+            epoch => self.push(&[&[3], &epoch.to_le_bytes(), words.as_flattened()]),
+        }
     }
 
     /// `change` took effect.
@@ -68,7 +72,7 @@ mod tests {
     fn entries_never_straddle_pieces() {
         let mut log = DeltaLog::new(100);
         for block in 0..7 {
-            log.mapping(BlockId { file: FileId(1), block }, Osn(block), ObjectId(block));
+            log.mapping(BlockId { map: FileId(1), block, epoch: 1 }, Osn(block), ObjectId(block));
         }
         log.change(&Change::DropFile { file: FileId(1) }, Osn(9));
         let taken = log.take();

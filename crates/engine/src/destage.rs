@@ -25,6 +25,7 @@ use raid::Principal;
 
 use crate::format::{Codec, Descriptor, ObjectKind, Place};
 use crate::inner::Inner;
+use crate::maps::Stack;
 use crate::mover::{Mover, Parcel};
 use crate::read::Stored;
 use crate::staged::{BlockId, StagedBlock, Stamp};
@@ -136,8 +137,9 @@ impl Inner {
         if let Some(whole) = block.whole() {
             return Ok(Some(whole.clone()));
         }
-        let stored = self.resident(|state| state.stored(id)).await?;
-        match self.overlaid(Principal::Destage, id, stored, block).await {
+        let (stored, below) = self.resident(|state| state.resolve(id, false)).await?;
+        let staged: Stack = std::iter::once(block.clone()).chain(below).collect();
+        match self.overlaid(Principal::Destage, (id.map, id.block), stored, &staged).await {
             Err(StoreRefusal::Unreadable { .. }) if self.is_gone_for_good(&stored) => {
                 self.resident(|state| state.give_up(id, block.newest())).await?;
                 Ok(None)
@@ -146,13 +148,15 @@ impl Inner {
         }
     }
 
-    /// Before `id` is mapped: a block written where its file was cut off splits the range
-    /// that waits to be reclaimed, and a head lists only so many.
+    /// Before `id` is mapped: a block written where its layer was cut off splits the range
+    /// that waits to be reclaimed, and a layer lists only so many.
     pub async fn uncrowd(&self, id: BlockId) -> Result<(), StoreRefusal> {
-        let crowded = self
-            .resident(|state| Ok(state.file(id.file)?.is_some_and(|open| open.is_cut(id.block) && open.is_crowded())));
-        if crowded.await? {
-            self.reclaim_trims(id.file, usize::MAX).await?;
+        let crowded = {
+            let state = self.state.borrow();
+            state.layers.trims(id.layer()).is_some_and(|trims| trims.is_cut(id.block) && trims.is_crowded())
+        };
+        if crowded {
+            self.reclaim_trims(id.layer(), usize::MAX).await?;
         }
         Ok(())
     }
@@ -241,10 +245,10 @@ impl Inner {
             codec: Codec::Raw,
             stored_bytes: BLOCK_BYTES as u32,
             id: mapping.object.0,
-            owner: taken.id.file.0,
+            owner: taken.id.map.0,
             block: taken.id.block,
             sequence: taken.newest.osn.0,
-            epoch: self.state.borrow().epoch,
+            epoch: taken.id.epoch,
             encoding: 0,
             content: mapping.content,
         };

@@ -13,7 +13,7 @@ use base::meter::{Meter, Part};
 use base::port::World;
 use base::{Buf, Epoch, FileId, Osn, WallNanos};
 use futures_util::future::{Either, select};
-use journal::{Journal, JournalStatus, Kind, NewRecord, Record, Scope, Tag};
+use journal::{Blocked, Journal, JournalStatus, Kind, NewRecord, Record, Scope, Tag};
 use raid::Group;
 use tokio::sync::oneshot;
 
@@ -26,7 +26,7 @@ use crate::record::{decode_changes, decode_write, encode_changes};
 use crate::scrub::scrub_for_ever;
 use crate::staged::Stamp;
 use crate::state::{BLOCK_OBJECT_BYTES, State, table_tree};
-use crate::store::{BLOCK_BYTES, Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
+use crate::store::{BLOCK_BYTES, Change, Extent, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
 
 /// An open engine. Clones are the same engine.
 #[derive(Clone)]
@@ -194,7 +194,10 @@ impl Engine {
         check_write(offset_bytes, len)?;
         let inner = &self.inner;
         inner.refuse_if_stopped()?;
-        let head = self.head(file).await?.ok_or(StoreRefusal::NoSuchFile)?;
+        let (head, frozen) = inner.meter.wait(Part::Flash, inner.head_of(file)).await?;
+        if frozen {
+            return Err(StoreRefusal::Frozen);
+        }
         if len == 0 {
             let osn = inner.state.borrow().last_osn;
             return Ok(Wrote { before: head, after: head, osn });
@@ -212,6 +215,30 @@ impl Engine {
 }
 
 impl Inner {
+    /// Head of a file, and whether it is a snapshot.
+    async fn head_of(&self, file: FileId) -> Result<(FileHead, bool), StoreRefusal> {
+        let found = self.resident(|state| Ok(state.file(file)?.map(|open| (open.head, open.frozen)))).await?;
+        found.ok_or(StoreRefusal::NoSuchFile)
+    }
+
+    /// Refuses changes of snapshots, and of files that are not there, by what is known now.
+    async fn check_files(&self, changes: &[Change]) -> Result<(), StoreRefusal> {
+        for change in changes {
+            let demands: &[(FileId, bool)] = match change {
+                Change::Snapshot { file, .. } => &[(*file, false)],
+                Change::Clone { snapshot, .. } => &[(*snapshot, true)],
+                Change::Rollback { file, snapshot, .. } => &[(*file, false), (*snapshot, true)],
+                _ => &[],
+            };
+            for (file, frozen) in demands {
+                if self.head_of(*file).await?.1 != *frozen {
+                    return Err(StoreRefusal::Frozen);
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn settle(&self) -> Result<(), StoreRefusal> {
         let mut mover = self.mover.lock().await;
         let mut rounds_in_vain = 0;
@@ -293,23 +320,57 @@ impl Inner {
     async fn apply_write(&self, record: &Record, stamp: Stamp) -> Result<Outcome, StoreRefusal> {
         let (at, data) = decode_write(&record.body, &record.payload).map_err(|_| StoreRefusal::Stopped)?;
         let scope = record.tag.scope;
-        let applied = self.resident(|state| {
-            let Some(heads) = state.apply_write(scope.file, scope.offset_bytes, &data, (at, stamp))? else {
-                return Ok(None);
-            };
-            Ok(Some(heads))
-        });
+        let applied = self.resident(|state| state.apply_write(scope.file, scope.offset_bytes, &data, (at, stamp)));
         Ok(applied.await?.ok_or(StoreRefusal::NoSuchFile))
     }
 
-    /// Applies records that were read back when the journal was opened.
-    pub async fn replay(&self, records: Vec<Record>) -> Result<(), StoreRefusal> {
+    /// Applies records that were read back when the journal was opened, and notes in their
+    /// place those that are lost.
+    pub async fn replay(&self, records: Vec<Record>, lost: &[Blocked]) -> Result<(), StoreRefusal> {
+        let mut lost: Vec<&Blocked> = lost.iter().collect();
+        lost.sort_unstable_by_key(|lost| std::cmp::Reverse(lost.sequence));
+        let (settled, redo) = {
+            let state = self.state.borrow();
+            (state.settled_through, state.redo_through)
+        };
         for record in records {
+            while let Some(before) = lost.pop_if(|lost| lost.sequence < record.sequence) {
+                self.lose_record(before).await?;
+            }
             {
                 let mut state = self.state.borrow_mut();
                 state.last_osn = state.last_osn.max(record.tag.osn);
             }
-            self.apply_record(record).await?;
+            match record.sequence.0 {
+                sequence if sequence <= settled => {}
+                sequence if sequence <= redo => self.redo_record(record).await?,
+                _ => self.apply_record(record).await?,
+            }
+        }
+        while let Some(after) = lost.pop() {
+            self.lose_record(after).await?;
+        }
+        Ok(())
+    }
+
+    /// A record whose effects are in the root, but for data that was staged.
+    async fn redo_record(&self, record: Record) -> Result<(), StoreRefusal> {
+        self.state.borrow_mut().changed = true;
+        let stamp = Stamp { sequence: record.sequence.0, osn: record.tag.osn };
+        if record.tag.kind == Kind::WRITE {
+            let (_, data) = decode_write(&record.body, &record.payload).map_err(|_| StoreRefusal::Stopped)?;
+            let scope = record.tag.scope;
+            return self.resident(|state| state.redo_write(scope.file, scope.offset_bytes, &data, stamp)).await;
+        }
+        let changes = decode_changes(&record.body).map_err(|_| StoreRefusal::Stopped)?;
+        self.resident(|state| state.redo_changes(&changes, stamp)).await
+    }
+
+    async fn lose_record(&self, lost: &Blocked) -> Result<(), StoreRefusal> {
+        let scope = lost.tag.scope;
+        let (from, to) = (scope.offset_bytes, scope.offset_bytes.saturating_add(scope.length_bytes));
+        for block in from / BLOCK_BYTES..to.div_ceil(BLOCK_BYTES) {
+            self.resident(|state| state.lose_record(scope.file, block, lost.sequence.0)).await?;
         }
         Ok(())
     }
@@ -562,6 +623,7 @@ impl Store for Engine {
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
         check_limits(&changes)?;
         self.inner.refuse_if_stopped()?;
+        self.inner.check_files(&changes).await?;
         let gives_back = changes
             .iter()
             .any(|change| matches!(change, Change::DropFile { .. } | Change::Delete { .. } | Change::SetSize { .. }));
@@ -573,6 +635,10 @@ impl Store for Engine {
         let append = self.append(Kind::OPERATION, Scope::default(), &body, &data);
         let (osn, _, _) = self.inner.meter.wait(Part::Journal, append).await?;
         Ok(osn)
+    }
+
+    async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        self.inner.meter.wait(Part::Flash, self.inner.differences(one, other)).await
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {

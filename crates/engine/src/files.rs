@@ -6,50 +6,60 @@
 use std::collections::BTreeSet;
 
 use base::{FileId, WallNanos};
-use smallvec::SmallVec;
 
-use crate::format::Take;
+use crate::format::{FormatError, Take};
 use crate::hash::FixedMap;
+use crate::layers::{Layer, Trim};
 use crate::store::FileHead;
 
 const OPEN_MAX: usize = 65_536;
-/// Ranges cut off and not yet reclaimed that a head lists before the next block written
-/// among them waits for the reclaimer.
-const TRIMS_MAX: usize = 60;
-
-/// Blocks cut off and not yet reclaimed: from, and the first behind.
-pub type Trim = (u64, u64);
-
 /// A file in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenFile {
     /// Its head.
     pub head: FileHead,
-    trims: SmallVec<[Trim; 1]>,
+    /// Where its content is: the layer that writes go to, or the one a snapshot shows.
+    pub layer: Layer,
+    /// It is a snapshot: nothing changes it.
+    pub frozen: bool,
+    /// Cut ranges that a pool of version 1 kept here; see [`OpenFile::take_old_trims`].
+    old_trims: Vec<Trim>,
 }
 
 impl OpenFile {
+    /// A file with nothing in it, on its own first layer.
+    pub fn new(file: FileId) -> OpenFile {
+        OpenFile { head: FileHead::default(), layer: Layer::first(file), frozen: false, old_trims: Vec::new() }
+    }
+
+    /// A file or a snapshot with this head that looks at `layer`.
+    pub fn at(head: FileHead, layer: Layer, frozen: bool) -> OpenFile {
+        OpenFile { head, layer, frozen, old_trims: Vec::new() }
+    }
+
     /// As stored.
     pub fn encode(&self) -> Vec<u8> {
         let head = &self.head;
-        let mut out = Vec::with_capacity(50 + 16 * self.trims.len());
+        let mut out = Vec::with_capacity(63);
         for word in [head.size_bytes, head.used_bytes, head.modified.0, head.changed.0] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&head.content_sum.to_le_bytes());
-        out.extend_from_slice(&(self.trims.len() as u16).to_le_bytes());
-        for (from, to) in &self.trims {
-            out.extend_from_slice(&from.to_le_bytes());
-            out.extend_from_slice(&to.to_le_bytes());
-        }
+        // Version 1 had cut ranges here.
+        out.extend_from_slice(&0u16.to_le_bytes());
+        out.extend_from_slice(&self.layer.map.0.to_le_bytes());
+        out.extend_from_slice(&self.layer.epoch.to_le_bytes());
+        out.push(u8::from(self.frozen));
         out
     }
 
-    /// Reads what [`OpenFile::encode`] wrote; it comes from a checked page.
-    pub fn decode(value: &[u8]) -> OpenFile {
+    /// Reads the head of `file`, as [`OpenFile::encode`] or a program of version 1 wrote it;
+    /// it comes from a checked page.
+    pub fn decode(file: FileId, value: &[u8]) -> OpenFile {
         let mut take = Take(value);
         let mut read = || {
-            let head = FileHead {
+            let mut open = OpenFile::new(file);
+            open.head = FileHead {
                 size_bytes: take.u64()?,
                 used_bytes: take.u64()?,
                 modified: WallNanos(take.u64()?),
@@ -57,63 +67,19 @@ impl OpenFile {
                 content_sum: take.u128()?,
             };
             let count = take.u16()?;
-            let trims = (0..count)
-                .map(|_| Ok((take.u64()?, take.u64()?)))
-                .collect::<Result<_, crate::format::FormatError>>()?;
-            Ok::<_, crate::format::FormatError>(OpenFile { head, trims })
+            open.old_trims = (0..count).map(|_| Ok((take.u64()?, take.u64()?))).collect::<Result<_, FormatError>>()?;
+            if !take.0.is_empty() {
+                open.layer = Layer { map: FileId(take.u64()?), epoch: take.u32()? };
+                open.frozen = take.u8()? != 0;
+            }
+            Ok::<_, FormatError>(open)
         };
         read().expect("a checked page holds whole heads")
     }
 
-    /// Whether `block` was cut off and not written since: it reads as zeros.
-    pub fn is_cut(&self, block: u64) -> bool {
-        self.trims.iter().any(|&(from, to)| from <= block && block < to)
-    }
-
-    /// Blocks from `from` up to `to` are cut off; says whether there are any.
-    pub fn cut(&mut self, from: u64, to: u64) -> bool {
-        if from >= to {
-            return false;
-        }
-        let (mut first, mut last) = (from, to);
-        // Known ranges never touch each other, so one pass finds all that the new one joins.
-        self.trims.retain(|&mut (start, end)| {
-            let touches = start <= last && first <= end;
-            if touches {
-                (first, last) = (first.min(start), last.max(end));
-            }
-            !touches
-        });
-        self.trims.push((first, last));
-        true
-    }
-
-    /// `block` holds something again.
-    pub fn written(&mut self, block: u64) {
-        let Some(at) = self.trims.iter().position(|&(from, to)| from <= block && block < to) else { return };
-        let (from, to) = self.trims.remove(at);
-        self.trims.extend([(from, block), (block + 1, to)].into_iter().filter(|(from, to)| from < to));
-    }
-
-    /// Whether so many ranges wait that the next write must wait for the reclaimer.
-    pub fn is_crowded(&self) -> bool {
-        self.trims.len() > TRIMS_MAX
-    }
-
-    /// A range to reclaim.
-    pub fn first_trim(&self) -> Option<Trim> {
-        self.trims.first().copied()
-    }
-
-    /// Blocks from the start of `trim` up to `done` are reclaimed.
-    pub fn reclaimed(&mut self, trim: Trim, done: u64) {
-        if let Some(at) = self.trims.iter().position(|&known| known == trim) {
-            if done >= trim.1 {
-                self.trims.remove(at);
-            } else {
-                self.trims[at].0 = done;
-            }
-        }
+    /// Cut ranges that a program of version 1 left in the head.
+    pub fn take_old_trims(&mut self) -> Vec<Trim> {
+        std::mem::take(&mut self.old_trims)
     }
 }
 
@@ -176,30 +142,20 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    proptest! {
-        /// Cut ranges are exactly the blocks cut and not written since, and survive
-        /// being stored.
-        #[test]
-        fn trims_follow_a_set(ops in prop::collection::vec((0u64..40, 0u64..40, any::<bool>()), 1..60)) {
-            let mut file = OpenFile::default();
-            let mut model = std::collections::BTreeSet::new();
-            for (a, b, cut) in ops {
-                if cut {
-                    prop_assert_eq!(file.cut(a, b), a < b);
-                    model.extend(a..b);
-                } else {
-                    file.written(a);
-                    model.remove(&a);
-                }
-                for block in 0..41 { prop_assert_eq!(file.is_cut(block), model.contains(&block)); }
-            }
-            prop_assert_eq!(OpenFile::decode(&file.encode()), file.clone());
-            while let Some(trim) = file.first_trim() {
-                file.reclaimed(trim, trim.0 + 3);
-            }
-            prop_assert!(!file.is_cut(20));
-        }
+    #[test]
+    fn a_head_reads_back_and_one_of_version_1_is_on_its_own_first_layer() {
+        let mut open = OpenFile::new(FileId(3));
+        open.head.size_bytes = 77;
+        open.layer = Layer { map: FileId(9), epoch: 4 };
+        open.frozen = true;
+        assert_eq!(OpenFile::decode(FileId(3), &open.encode()), open);
+        let mut old = open.encode();
+        old.truncate(48);
+        old.extend_from_slice(&1u16.to_le_bytes());
+        [5u64, 8].iter().for_each(|word| old.extend_from_slice(&word.to_le_bytes()));
+        let mut read = OpenFile::decode(FileId(3), &old);
+        assert_eq!((read.layer, read.frozen, read.head), (Layer::first(FileId(3)), false, open.head));
+        assert_eq!(read.take_old_trims(), [(5, 8)]);
     }
 }

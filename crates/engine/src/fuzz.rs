@@ -45,6 +45,7 @@ fn root() -> Root {
         usage_base: 1,
         own_usage: vec![Usage { stripe: place.stripe, generation: 8, live_bytes: 100 }],
         deltas: vec![place; 2],
+        applied: Sequence(6),
     }
 }
 

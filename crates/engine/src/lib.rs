@@ -17,16 +17,20 @@
 //! * I5: a block is shared only after its content was read and compared.
 //! * I6: redoing any suffix of the journal that starts at or before the trim point, to its
 //!   end, over the root's state gives the same state.
+//! * I7: data goes to the layer that its file wrote to at its place in the order of records,
+//!   the first time and whenever it is redone.
 //!
 //! Must not know: names, directories, exports, clients, sockets; what a drive is.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod audit;
+mod changes;
 mod checkpoint;
 mod cleaner;
 mod delta;
 mod destage;
+mod differences;
 mod engine;
 mod files;
 mod fingerprint;
@@ -35,8 +39,10 @@ pub mod format;
 mod fuzz;
 mod hash;
 mod inner;
+mod layers;
 mod legs;
 mod losses;
+mod maps;
 pub mod memory;
 mod mover;
 mod open;

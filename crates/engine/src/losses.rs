@@ -12,7 +12,8 @@ use raid::{Principal, StripeId};
 
 use crate::engine::Engine;
 use crate::inner::Inner;
-use crate::state::{BLOCKS, Mapping, decode_mapping};
+use crate::maps::decode_block;
+use crate::state::{BLOCKS, Mapping, decode_entry};
 use crate::store::{BLOCK_BYTES, StoreRefusal};
 
 /// Map entries looked at between two looks at other work.
@@ -43,22 +44,35 @@ impl Engine {
             let inner = &self.inner;
             let entries = inner.resident(|state| state.tree(BLOCKS).scan(&state.pages, &from, CHUNK, |_| true)).await?;
             for (key, value) in &entries {
-                let word =
-                    |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("a block key has 20 bytes"));
-                let range =
-                    LostRange { file: FileId(word(0)), offset_bytes: word(8) * BLOCK_BYTES, len_bytes: BLOCK_BYTES };
-                if inner.is_lost(decode_mapping(value), stripes).await? {
-                    match lost.last_mut().filter(|last| last.file == range.file && end(last) == range.offset_bytes) {
-                        Some(last) => last.len_bytes += range.len_bytes,
-                        None => lost.push(range),
-                    }
+                let id = decode_block(key);
+                let Some(mapping) = decode_entry(value) else { continue };
+                if inner.is_lost(mapping, stripes).await? {
+                    let seen_by = inner.resident(|state| state.files_of(id)).await?;
+                    lost.extend(seen_by.into_iter().map(|file| LostRange {
+                        file,
+                        offset_bytes: id.block * BLOCK_BYTES,
+                        len_bytes: BLOCK_BYTES,
+                    }));
                 }
             }
-            let Some((last, _)) = entries.last().filter(|_| entries.len() == CHUNK) else { return Ok(lost) };
+            let Some((last, _)) = entries.last().filter(|_| entries.len() == CHUNK) else { return Ok(joined(lost)) };
             from = [last, &[0][..]].concat();
             inner.world.yield_now().await;
         }
     }
+}
+
+/// In order, and neighbours as one.
+fn joined(mut lost: Vec<LostRange>) -> Vec<LostRange> {
+    lost.sort_unstable();
+    let mut joined: Vec<LostRange> = Vec::new();
+    for range in lost {
+        match joined.last_mut().filter(|last| last.file == range.file && end(last) == range.offset_bytes) {
+            Some(last) => last.len_bytes += range.len_bytes,
+            None => joined.push(range),
+        }
+    }
+    joined
 }
 
 fn end(range: &LostRange) -> u64 {

@@ -11,8 +11,8 @@ use base::{Buf, Epoch, FileId, Osn, WallNanos};
 use smallvec::smallvec;
 
 use crate::store::{
-    BLOCK_BYTES, Change, FILE_BYTES_MAX, FileHead, KEY_BYTES_MAX, Piece, ReadOut, Row, Space, Store, StoreRefusal,
-    Table, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Wrote,
+    BLOCK_BYTES, Change, Extent, FILE_BYTES_MAX, FileHead, KEY_BYTES_MAX, Piece, ReadOut, Row, Space, Store,
+    StoreRefusal, Table, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Wrote,
 };
 
 /// The model. See the module's head.
@@ -34,6 +34,8 @@ struct File {
     head: FileHead,
     /// Blocks that are not holes, each [`BLOCK_BYTES`] long.
     blocks: BTreeMap<u64, Vec<u8>>,
+    /// It is a snapshot.
+    frozen: bool,
 }
 
 impl File {
@@ -94,7 +96,7 @@ impl State {
             Change::CreateFile { file, at } => {
                 self.last_file = self.last_file.max(file.0);
                 let head = FileHead { modified: at, changed: at, ..FileHead::default() };
-                self.files.insert(file, File { head, blocks: BTreeMap::new() });
+                self.files.insert(file, File { head, ..File::default() });
             }
             Change::DropFile { file } => drop(self.files.remove(&file)),
             Change::SetSize { file, size_bytes } => {
@@ -108,8 +110,26 @@ impl State {
                     file.head.changed = changed;
                 }
             }
+            Change::Snapshot { file, snapshot } => {
+                if let Some(file) = self.files.get(&file).filter(|file| !file.frozen) {
+                    self.files.insert(snapshot, File { frozen: true, ..file.clone() });
+                }
+            }
+            Change::Clone { snapshot, file, at } => self.restore(snapshot, file, at),
+            Change::Rollback { file, snapshot, at, .. } => {
+                if self.files.contains_key(&file) {
+                    self.restore(snapshot, file, at);
+                }
+            }
             Change::Put { table, key, value } => drop(self.tables.entry(table).or_default().insert(key, value)),
             Change::Delete { table, key } => drop(self.tables.entry(table).or_default().remove(&key)),
+        }
+    }
+
+    fn restore(&mut self, snapshot: FileId, file: FileId, at: WallNanos) {
+        if let Some(from) = self.files.get(&snapshot).filter(|from| from.frozen) {
+            let head = FileHead { modified: at, changed: at, ..from.head };
+            self.files.insert(file, File { head, frozen: false, blocks: from.blocks.clone() });
         }
     }
 
@@ -127,7 +147,12 @@ pub(crate) fn check_limits(changes: &[Change]) -> Result<(), StoreRefusal> {
             !key.is_empty() && key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX
         }
         Change::Delete { key, .. } => key.len() <= KEY_BYTES_MAX,
-        Change::CreateFile { .. } | Change::DropFile { .. } | Change::SetTimes { .. } => true,
+        Change::CreateFile { .. }
+        | Change::DropFile { .. }
+        | Change::SetTimes { .. }
+        | Change::Snapshot { .. }
+        | Change::Clone { .. }
+        | Change::Rollback { .. } => true,
     });
     if fits { Ok(()) } else { Err(StoreRefusal::TooBig) }
 }
@@ -169,6 +194,9 @@ impl Store for MemoryStore {
         let mut state = self.state.borrow_mut();
         let osn = state.next_osn();
         let file = state.files.get_mut(&file).ok_or(StoreRefusal::NoSuchFile)?;
+        if file.frozen {
+            return Err(StoreRefusal::Frozen);
+        }
         let before = file.head;
         if !data.is_empty() {
             file.write(offset_bytes, &data);
@@ -183,6 +211,15 @@ impl Store for MemoryStore {
         let mut state = self.state.borrow_mut();
         changes.into_iter().for_each(|change| state.apply(change));
         Ok(state.next_osn())
+    }
+
+    async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        let state = self.state.borrow();
+        let file = |id: FileId| state.files.get(&id).ok_or(StoreRefusal::NoSuchFile);
+        let (one, other) = (&file(one)?.blocks, &file(other)?.blocks);
+        let blocks: std::collections::BTreeSet<u64> = one.keys().chain(other.keys()).copied().collect();
+        let differ = blocks.into_iter().filter(|block| one.get(block) != other.get(block));
+        Ok(differ.map(|block| Extent { offset_bytes: block * BLOCK_BYTES, len_bytes: BLOCK_BYTES }).collect())
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {

@@ -19,13 +19,14 @@ use crate::fingerprint::FingerprintIndex;
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
 use crate::hash::FixedMap;
 use crate::inner::Inner;
+use crate::layers::Layers;
 use crate::mover::{Mover, Stream};
 use crate::options::Options;
 use crate::pages::{PageStore, TableRoot};
 use crate::root::{ROOT_REGISTER, Root};
 use crate::staged::{BlockId, Staged};
-use crate::state::State;
-use crate::store::{BLOCK_BYTES, StoreRefusal};
+use crate::state::{LAYERS, RECLAIM, RECLAIM_TRIMS, State};
+use crate::store::StoreRefusal;
 use crate::stripes::{StripeTable, Usage};
 
 /// Why an engine was not made or opened. Nothing that was stored has changed.
@@ -100,6 +101,7 @@ impl Engine {
             usage_base: 0,
             own_usage: Vec::new(),
             deltas: Vec::new(),
+            applied: Sequence(1),
         };
         let set = group.register_cas(ROOT_REGISTER, 0, &root.encode()).await;
         set.map(drop).map_err(|_| OpenFault::NoMajority)
@@ -145,8 +147,9 @@ impl Engine {
         engine.inner.group.stripes_are_whole_below(floor);
         engine.inner.resume_rebuild().await;
         engine.inner.resume_scrub().await;
-        engine.inner.remember_lost(&opened.blocked).await.map_err(OpenFault::Replay)?;
-        engine.inner.replay(recovered.records).await.map_err(OpenFault::Replay)?;
+        engine.inner.load_layers().await.map_err(OpenFault::Replay)?;
+        engine.inner.remember_lost().await.map_err(OpenFault::Replay)?;
+        engine.inner.replay(recovered.records, &opened.blocked).await.map_err(OpenFault::Replay)?;
         engine.inner.state.borrow_mut().replaying = false;
         engine.run();
         engine.take_in_returned(&legs, &opened.legs);
@@ -165,48 +168,62 @@ fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options)
         fingerprints: FingerprintIndex::new(options.fingerprints),
         pending: FixedMap::<ObjectId, _>::default(),
         content_key: root.content_key,
-        epoch: root.epoch,
+        layers: Layers::default(),
         opening: root.opening,
         last_osn: root.last_osn,
         last_file: root.last_file,
         last_object: 0,
         last_generation: 0,
-        applied_through: root.through.0,
+        applied_through: root.applied.0,
+        merge_at: None,
         delta: DeltaLog::new(delta_bytes),
-        lost: BTreeMap::new(),
+        lost: BTreeSet::new(),
         gone_objects: Vec::new(),
         changed: false,
         replaying: true,
+        settled_through: root.through.0,
+        redo_through: root.applied.0,
     }
 }
 
 impl Inner {
-    /// Lost blocks of before, and those whose records were found damaged just now.
-    async fn remember_lost(&self, blocked: &[Blocked]) -> Result<(), StoreRefusal> {
+    /// Lost blocks of before.
+    async fn remember_lost(&self) -> Result<(), StoreRefusal> {
         const CHUNK: usize = 256;
-        let mut from = BlockId { file: FileId(0), block: 0 };
+        let mut from = BlockId { map: FileId(0), block: 0, epoch: 1 };
         loop {
             let known = self.resident(|state| state.known_lost(from, CHUNK)).await?;
-            let Some(last) = known.last().copied().filter(|_| known.len() == CHUNK) else {
-                self.state.borrow_mut().lost.extend(known.into_iter().map(|id| (id, 0)));
-                break;
-            };
-            self.state.borrow_mut().lost.extend(known.into_iter().map(|id| (id, 0)));
-            from = BlockId { block: last.block + 1, ..last };
+            let last = known.last().copied().filter(|_| known.len() == CHUNK);
+            self.state.borrow_mut().lost.extend(known);
+            let Some(last) = last else { return Ok(()) };
+            from = BlockId { epoch: last.epoch + 1, ..last };
         }
-        for range in blocked {
-            for id in blocks_of(range) {
-                self.resident(|state| state.lose(id, range.sequence.0)).await?;
+    }
+
+    /// What is known of layers; and the cut ranges that version 1 kept in heads.
+    async fn load_layers(&self) -> Result<(), StoreRefusal> {
+        const CHUNK: usize = 512;
+        let mut from = Vec::new();
+        loop {
+            let rows = self.resident(|state| state.tree(LAYERS).scan(&state.pages, &from, CHUNK, |_| true)).await?;
+            for (key, value) in &rows {
+                let loaded = self.state.borrow_mut().layers.load(key, value);
+                loaded.map_err(|_| StoreRefusal::Unreadable { file: FileId(0), offset_bytes: 0 })?;
             }
+            let Some((last, _)) = rows.last().filter(|_| rows.len() == CHUNK) else { break };
+            from = [last, &[0][..]].concat();
+        }
+        let left = self.resident(|state| state.tree(RECLAIM).scan(&state.pages, &[], usize::MAX, |_| true)).await?;
+        for (key, _) in left.iter().filter(|(_, what)| what == RECLAIM_TRIMS) {
+            let file = FileId(u64::from_be_bytes(key[..].try_into().expect("the key is a file id")));
+            self.resident(|state| {
+                state.file(file)?;
+                state.remove(RECLAIM, key)
+            })
+            .await?;
         }
         Ok(())
     }
-}
-
-fn blocks_of(blocked: &Blocked) -> impl Iterator<Item = BlockId> + use<> {
-    let scope = blocked.tag.scope;
-    let (from, to) = (scope.offset_bytes, scope.offset_bytes.saturating_add(scope.length_bytes));
-    (from / BLOCK_BYTES..to.div_ceil(BLOCK_BYTES)).map(move |block| BlockId { file: scope.file, block })
 }
 
 /// The stripe table as of the root: all segments free, then what the usage objects say.

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::format::{Codec, DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind};
 use crate::inner::Inner;
+use crate::maps::Stack;
 use crate::options::Event;
 use crate::staged::{BlockId, StagedBlock};
 use crate::state::{Mapping, ObjectRow, State};
@@ -23,6 +24,9 @@ use crate::store::{BLOCK_BYTES, FileHead, Piece, ReadOut, StoreRefusal};
 use crate::tree::Missing;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// A block as reported: file and number.
+pub(crate) type FileBlock = (FileId, u64);
 
 /// What lies below the staged fragments of a block.
 #[derive(Clone, Copy, Debug)]
@@ -40,27 +44,7 @@ enum Source {
     /// All of it is in memory.
     Ready(Option<Buf>),
     /// It has to be fetched, and perhaps overlaid.
-    Fetch(Stored, Option<StagedBlock>),
-}
-
-impl State {
-    /// What is stored for block `id`, apart from what is staged.
-    pub(crate) fn stored(&mut self, id: BlockId) -> Result<Stored, Missing> {
-        let Some(open) = self.file(id.file)? else { return Ok(Stored::Hole) };
-        let is_cut = open.is_cut(id.block);
-        // A later cut would have ended the loss.
-        if self.lost.contains_key(&id) {
-            return Ok(Stored::Lost);
-        }
-        if is_cut {
-            return Ok(Stored::Hole);
-        }
-        let Some(mapping) = self.mapping(id)? else { return Ok(Stored::Hole) };
-        let row = self.object(mapping.object)?;
-        // A mapping without a row is damage; the read of an impossible place reports it.
-        let row = row.unwrap_or(ObjectRow { place: crate::format::Place::default(), references: 0 });
-        Ok(Stored::Object(mapping, row))
-    }
+    Fetch(Stored, Stack),
 }
 
 impl Inner {
@@ -88,7 +72,7 @@ impl Inner {
                 Source::Ready(ready) => blocks.push(ready),
                 Source::Fetch(stored, staged) => {
                     places.push(blocks.len());
-                    fetches.push(self.obtain(BlockId { file, block }, stored, staged));
+                    fetches.push(self.obtain((file, block), stored, staged));
                     blocks.push(None);
                 }
             }
@@ -110,30 +94,32 @@ impl Inner {
         len_bytes: usize,
     ) -> Result<(Option<FileHead>, SmallVec<[Source; 4]>), Missing> {
         let mut sources = SmallVec::new();
-        let Some(head) = state.head(file)? else { return Ok((None, sources)) };
+        let Some(open) = state.file(file)? else { return Ok((None, sources)) };
+        let (head, layer) = (open.head, open.layer);
         let end = head.size_bytes.min(offset_bytes.saturating_add(len_bytes as u64));
         if offset_bytes < end {
             for block in offset_bytes / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
-                sources.push(self.source(state, BlockId { file, block })?);
+                sources.push(self.source(state, layer.block(block))?);
             }
         }
         Ok((Some(head), sources))
     }
 
     fn source(&self, state: &mut State, id: BlockId) -> Result<Source, Missing> {
-        let staged = state.staged.get(id);
-        if let Some(whole) = staged.and_then(StagedBlock::whole) {
+        if let Some(whole) = state.staged.get(id).and_then(StagedBlock::whole) {
             return Ok(Source::Ready(Some(whole.clone())));
         }
-        let staged = staged.cloned();
-        let stored = state.stored(id)?;
-        Ok(match (stored, &staged) {
-            (Stored::Hole, None) => Source::Ready(None),
-            (Stored::Object(mapping, _), None) => match self.cached(mapping) {
+        let (stored, staged) = state.resolve(id, true)?;
+        if !staged.is_empty() {
+            return Ok(Source::Fetch(stored, staged));
+        }
+        Ok(match stored {
+            Stored::Hole => Source::Ready(None),
+            Stored::Object(mapping, _) => match self.cached(mapping) {
                 Some(block) => Source::Ready(Some(block)),
-                None => Source::Fetch(stored, None),
+                None => Source::Fetch(stored, staged),
             },
-            _ => Source::Fetch(stored, staged),
+            Stored::Lost => Source::Fetch(stored, staged),
         })
     }
 
@@ -143,42 +129,42 @@ impl Inner {
         found
     }
 
-    async fn obtain(
-        &self,
-        id: BlockId,
-        stored: Stored,
-        staged: Option<StagedBlock>,
-    ) -> Result<Option<Buf>, StoreRefusal> {
-        match staged {
-            None => self.fetch(Principal::UserRead, id, stored).await,
-            Some(staged) => self.overlaid(Principal::UserRead, id, stored, &staged).await.map(Some),
+    async fn obtain(&self, at: FileBlock, stored: Stored, staged: Stack) -> Result<Option<Buf>, StoreRefusal> {
+        if staged.is_empty() {
+            return self.fetch(Principal::UserRead, at, stored).await;
         }
+        self.overlaid(Principal::UserRead, at, stored, &staged).await.map(Some)
     }
 
-    /// A block with its staged fragments laid over what is stored.
+    /// A block with staged fragments, newest layer first, laid over what is stored.
     pub async fn overlaid(
         &self,
         principal: Principal,
-        id: BlockId,
+        at: FileBlock,
         stored: Stored,
-        staged: &StagedBlock,
+        staged: &[StagedBlock],
     ) -> Result<Buf, StoreRefusal> {
         let mut block = BufMut::zeroed(BLOCK);
-        if !staged.covers()
-            && let Some(below) = self.fetch(principal, id, stored).await?
+        if !staged.iter().any(StagedBlock::covers)
+            && let Some(below) = self.fetch(principal, at, stored).await?
         {
             block.copy_from_slice(&below);
         }
-        staged.overlay(&mut block);
+        staged.iter().rev().for_each(|layer| layer.overlay(&mut block));
         Ok(block.freeze())
     }
 
     /// The stored content of a block; `None` is a hole.
-    pub async fn fetch(&self, principal: Principal, id: BlockId, stored: Stored) -> Result<Option<Buf>, StoreRefusal> {
+    pub async fn fetch(
+        &self,
+        principal: Principal,
+        at: FileBlock,
+        stored: Stored,
+    ) -> Result<Option<Buf>, StoreRefusal> {
         let (mapping, row) = match stored {
             Stored::Object(mapping, row) => (mapping, row),
             Stored::Hole => return Ok(None),
-            Stored::Lost => return Err(self.lost_block(id)),
+            Stored::Lost => return Err(self.lost_block(at)),
         };
         if let Some(block) = self.cached(mapping) {
             return Ok(Some(block));
@@ -188,14 +174,14 @@ impl Inner {
                 self.blocks.borrow_mut().insert(mapping.object, block.clone());
                 Ok(Some(block))
             }
-            Err(_) => Err(self.lost_block(id)),
+            Err(_) => Err(self.lost_block(at)),
         }
     }
 
-    fn lost_block(&self, id: BlockId) -> StoreRefusal {
-        let offset_bytes = id.block * BLOCK_BYTES;
-        self.event(Event::BlockLost { file: id.file, offset_bytes });
-        StoreRefusal::Unreadable { file: id.file, offset_bytes }
+    fn lost_block(&self, (file, block): FileBlock) -> StoreRefusal {
+        let offset_bytes = block * BLOCK_BYTES;
+        self.event(Event::BlockLost { file, offset_bytes });
+        StoreRefusal::Unreadable { file, offset_bytes }
     }
 
     /// Content of an object, which must be the one that `mapping` names (R-INT-18).

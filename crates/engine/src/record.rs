@@ -47,6 +47,9 @@ fn encode(change: &Change, out: &mut Vec<u8>) {
             Some(modified) => words(out, 4, &[file.0, changed.0, modified.0]),
             None => words(out, 5, &[file.0, changed.0]),
         },
+        Change::Snapshot { file, snapshot } => words(out, 8, &[file.0, snapshot.0]),
+        Change::Clone { snapshot, file, at } => words(out, 9, &[snapshot.0, file.0, at.0]),
+        Change::Rollback { file, snapshot, map, at } => words(out, 10, &[file.0, snapshot.0, map.0, at.0]),
         Change::Put { table, key, value } => {
             out.extend_from_slice(&[6, table.0]);
             out.extend_from_slice(&(key.len() as u16).to_le_bytes());
@@ -89,6 +92,14 @@ fn decode(take: &mut Take<'_>) -> Result<Change, FormatError> {
         5 => Change::SetTimes { file: FileId(take.u64()?), changed: WallNanos(take.u64()?), modified: None },
         6 => Change::Put { table: Table(take.u8()?), key: text(take)?, value: text(take)? },
         7 => Change::Delete { table: Table(take.u8()?), key: text(take)? },
+        8 => Change::Snapshot { file: FileId(take.u64()?), snapshot: FileId(take.u64()?) },
+        9 => Change::Clone { snapshot: FileId(take.u64()?), file: FileId(take.u64()?), at: WallNanos(take.u64()?) },
+        10 => Change::Rollback {
+            file: FileId(take.u64()?),
+            snapshot: FileId(take.u64()?),
+            map: FileId(take.u64()?),
+            at: WallNanos(take.u64()?),
+        },
         _ => return Err(FormatError("change")),
     })
 }
@@ -108,6 +119,9 @@ mod tests {
             Change::SetTimes { file, modified: Some(WallNanos(7)), changed: WallNanos(8) },
             Change::Put { table: Table(9), key: vec![1, 2], value: vec![3; 300] },
             Change::Delete { table: Table(9), key: vec![1] },
+            Change::Snapshot { file, snapshot: FileId(10) },
+            Change::Clone { snapshot: FileId(10), file: FileId(11), at: WallNanos(12) },
+            Change::Rollback { file, snapshot: FileId(10), map: FileId(13), at: WallNanos(14) },
             Change::DropFile { file },
         ];
         assert_eq!(decode_changes(&encode_changes(&changes)), Ok(changes));

@@ -12,7 +12,9 @@ use crate::tree::{PageId, Tree};
 /// Name of the register that holds the root.
 pub const ROOT_REGISTER: &str = "engine-root";
 const MAGIC: u64 = 0x746f_6f72_646c_6f68;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Knew no snapshots; its roots end before [`Root::applied`].
+const VERSION_1: u16 = 1;
 
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct Root {
     pub last_file: u64,
     /// First page number never used.
     pub next_page: u64,
-    /// Map epoch of writes.
+    /// Epoch of first layers: 1.
     pub epoch: u32,
     /// Key of content checks.
     pub content_key: [u8; 32],
@@ -50,6 +52,8 @@ pub struct Root {
     pub own_usage: Vec<Usage>,
     /// Delta objects kept, oldest first.
     pub deltas: Vec<Place>,
+    /// Everything but data that was still staged is in the trees through here.
+    pub applied: Sequence,
 }
 
 impl Root {
@@ -83,6 +87,7 @@ impl Root {
         }
         out.extend_from_slice(&(self.own_usage.len() as u32).to_le_bytes());
         self.own_usage.iter().for_each(|row| row.encode(&mut out));
+        word(&mut out, self.applied.0);
         let check = media_check(MAGIC, &out);
         word(&mut out, check.0);
         out
@@ -95,10 +100,11 @@ impl Root {
             return Err(FormatError("root"));
         }
         let mut take = Take(body);
-        if take.u64()? != MAGIC || take.u16()? != VERSION {
+        let (magic, version) = (take.u64()?, take.u16()?);
+        if magic != MAGIC || ![VERSION, VERSION_1].contains(&version) {
             return Err(FormatError("root: a version this program does not know"));
         }
-        let root = Root {
+        let mut root = Root {
             checkpoint: take.u64()?,
             opening: take.u64()?,
             last_osn: Osn(take.u64()?),
@@ -115,7 +121,10 @@ impl Root {
             usage: take.list(24, Take::place)?,
             deltas: take.list(24, Take::place)?,
             own_usage: take.list(ROW_BYTES, Usage::decode)?,
+            applied: Sequence(0),
         };
+        // What follows in the journal may be redone in full where there are no snapshots.
+        root.applied = if version == VERSION_1 { root.through } else { Sequence(take.u64()?) };
         take.end()?;
         Ok(root)
     }
@@ -152,6 +161,7 @@ mod tests {
             usage_base: 1,
             own_usage: vec![Usage { stripe: raid::StripeId::unpack(9), generation: 1, live_bytes: 2 }],
             deltas: vec![Place::default()],
+            applied: Sequence(11),
         };
         let mut bytes = root.encode();
         assert_eq!(Root::decode(&bytes), Ok(root));

@@ -1,4 +1,5 @@
-//! Stable writes that are not yet in a stripe: the journal's image in memory, by block.
+//! Stable writes that are not yet in a stripe: the journal's image in memory, by block
+//! and layer: what was written before a snapshot stays apart from what came after.
 //!
 //! Each staged block is a stack of fragments, newest last; a fragment is a slice of the
 //! journal's own batch buffer, so staging copies nothing. Reads lay the fragments over
@@ -15,24 +16,34 @@
 //! block one handle, one place in the queue; no allocation once queues have grown, except
 //! for a chunk that had nothing staged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{Buf, FileId, Osn};
 use smallvec::{SmallVec, smallvec};
 
+use crate::layers::Layer;
 use crate::store::BLOCK_BYTES;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Neighbouring blocks that are found together.
 const CHUNK_BLOCKS: u64 = 32;
 
-/// A block of a file.
+/// A block in a layer of a map (see `layers`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId {
-    /// The file.
-    pub file: FileId,
+    /// The map: the file, unless it was cloned or rolled back.
+    pub map: FileId,
     /// Number of the block: offset divided by [`BLOCK_BYTES`].
     pub block: u64,
+    /// Epoch of the layer in its map.
+    pub epoch: u32,
+}
+
+impl BlockId {
+    /// The layer it is in.
+    pub fn layer(self) -> Layer {
+        Layer { map: self.map, epoch: self.epoch }
+    }
 }
 
 /// When something was written.
@@ -179,12 +190,15 @@ type Chunk = Vec<(u8, StagedBlock)>;
 /// All staged blocks.
 #[derive(Default)]
 pub struct Staged {
-    chunks: BTreeMap<(FileId, u64), Chunk>,
+    chunks: BTreeMap<ChunkKey, Chunk>,
     ledger: Ledger,
 }
 
-fn chunk_of(id: BlockId) -> ((FileId, u64), u8) {
-    ((id.file, id.block / CHUNK_BLOCKS), (id.block % CHUNK_BLOCKS) as u8)
+/// Map, number of the chunk, epoch.
+type ChunkKey = (FileId, u64, u32);
+
+fn chunk_of(id: BlockId) -> (ChunkKey, u8) {
+    ((id.map, id.block / CHUNK_BLOCKS, id.epoch), (id.block % CHUNK_BLOCKS) as u8)
 }
 
 fn find(chunk: &Chunk, index: u8) -> Result<usize, usize> {
@@ -192,24 +206,24 @@ fn find(chunk: &Chunk, index: u8) -> Result<usize, usize> {
 }
 
 impl Staged {
-    /// Stages `data` at `offset_bytes` of `file`.
-    pub fn write(&mut self, file: FileId, offset_bytes: u64, data: &Buf, stamp: Stamp) {
+    /// Stages `data` at `offset_bytes` of `layer`.
+    pub fn write(&mut self, layer: Layer, offset_bytes: u64, data: &Buf, stamp: Stamp) {
         let end = offset_bytes + data.len() as u64;
         let mut at = offset_bytes;
         while at < end {
             let chunk = at / BLOCK_BYTES / CHUNK_BLOCKS;
             let chunk_end = end.min((chunk + 1) * CHUNK_BLOCKS * BLOCK_BYTES);
             let piece = data.slice((at - offset_bytes) as usize..(chunk_end - offset_bytes) as usize);
-            self.write_chunk((file, chunk), at, &piece, stamp);
+            self.write_chunk((layer.map, chunk, layer.epoch), at, &piece, stamp);
             at = chunk_end;
         }
     }
 
     /// Stages what lies within one chunk.
-    fn write_chunk(&mut self, key: (FileId, u64), offset_bytes: u64, data: &Buf, stamp: Stamp) {
+    fn write_chunk(&mut self, key: ChunkKey, offset_bytes: u64, data: &Buf, stamp: Stamp) {
         let ledger = &mut self.ledger;
         let chunk = self.chunks.entry(key).or_default();
-        let (first, index) = chunk_of(BlockId { file: key.0, block: offset_bytes / BLOCK_BYTES });
+        let (first, index) = chunk_of(BlockId { map: key.0, block: offset_bytes / BLOCK_BYTES, epoch: key.2 });
         debug_assert_eq!(first, key);
         let mut place = find(chunk, index).unwrap_or_else(|place| place);
         let mut done = 0;
@@ -218,7 +232,7 @@ impl Staged {
             let at = (offset % BLOCK_BYTES) as usize;
             let take = (data.len() - done).min(BLOCK - at);
             let fragment = Fragment { stamp, at, data: data.slice(done..done + take) };
-            let id = BlockId { file: key.0, block: offset / BLOCK_BYTES };
+            let id = BlockId { map: key.0, block: offset / BLOCK_BYTES, epoch: key.2 };
             let index = chunk_of(id).1;
             ledger.count(stamp.sequence);
             match chunk.get_mut(place).filter(|(found, _)| *found == index) {
@@ -248,10 +262,35 @@ impl Staged {
         Some((&mut chunk[place].1, &mut self.ledger))
     }
 
-    /// Forgets everything from block `from` of `file` on: the content is gone.
-    pub fn drop_from(&mut self, file: FileId, from: u64) {
-        let (first, index) = chunk_of(BlockId { file, block: from });
-        let keys: Vec<_> = self.chunks.range(first..(file.next(), 0)).map(|(key, _)| *key).collect();
+    /// The layers of `map` through `epoch` in which something of `block` is staged, newest
+    /// first.
+    pub fn layers_of(&self, map: FileId, block: u64, epoch: u32) -> impl Iterator<Item = (u32, &StagedBlock)> {
+        let (last, index) = chunk_of(BlockId { map, block, epoch });
+        let chunks = self.chunks.range((last.0, last.1, 0)..=last).rev();
+        chunks.filter_map(move |(key, chunk)| find(chunk, index).ok().map(|place| (key.2, &chunk[place].1)))
+    }
+
+    /// The blocks of `map` from `from` up to `to` of which something is staged in a layer
+    /// within `epochs`, in the order of chunks.
+    pub fn blocks_between(
+        &self,
+        map: FileId,
+        (from, to): (u64, u64),
+        epochs: std::ops::RangeInclusive<u32>,
+    ) -> impl Iterator<Item = u64> {
+        let chunks = self.chunks.range((map, from / CHUNK_BLOCKS, 0)..(map, to.div_ceil(CHUNK_BLOCKS), 0));
+        let within = chunks.filter(move |(key, _)| epochs.contains(&key.2));
+        let blocks =
+            within.flat_map(|(key, chunk)| chunk.iter().map(|(index, _)| key.1 * CHUNK_BLOCKS + u64::from(*index)));
+        blocks.filter(move |block| (from..to).contains(block))
+    }
+
+    /// Forgets everything from block `from` of `layer` on: the content is gone.
+    pub fn drop_from(&mut self, layer: Layer, from: u64) {
+        let (first, index) = chunk_of(layer.block(from));
+        let range = (first.0, first.1, 0)..(layer.map.next(), 0, 0);
+        let chunks = self.chunks.range(range).filter(|(key, _)| key.2 == layer.epoch);
+        let keys: Vec<_> = chunks.map(|(key, _)| *key).collect();
         for key in keys {
             let mut chunk = self.chunks.remove(&key).expect("just found");
             let keep = if key == first { find(&chunk, index).unwrap_or_else(|place| place) } else { 0 };
@@ -260,6 +299,24 @@ impl Staged {
                 self.chunks.insert(key, chunk);
             }
         }
+    }
+
+    /// Forgets the layers of `map` within `epochs`: nobody sees them.
+    pub fn drop_layers(&mut self, map: FileId, epochs: std::ops::RangeInclusive<u32>) {
+        let gone = self.epochs_of(map, *epochs.start()..*epochs.end() + 1);
+        gone.into_iter().for_each(|epoch| self.drop_from(Layer { map, epoch }, 0));
+    }
+
+    /// The epochs of `map` within `epochs` in which anything is staged.
+    pub fn epochs_of(&self, map: FileId, epochs: std::ops::Range<u32>) -> Vec<u32> {
+        let chunks = self.chunks.range((map, 0, 0)..(map.next(), 0, 0)).filter(|(key, _)| epochs.contains(&key.2));
+        let found: BTreeSet<u32> = chunks.map(|(key, _)| key.2).collect();
+        found.into_iter().collect()
+    }
+
+    /// Forgets what is staged of a block: it is not its content.
+    pub fn forget(&mut self, id: BlockId) {
+        self.remove(id);
     }
 
     fn remove(&mut self, id: BlockId) {
@@ -346,9 +403,9 @@ impl Staged {
 mod tests {
     use super::*;
 
-    const FILE: FileId = FileId(5);
+    const FILE: Layer = Layer::first(FileId(5));
     fn id(block: u64) -> BlockId {
-        BlockId { file: FILE, block }
+        FILE.block(block)
     }
     fn at(sequence: u64) -> Stamp {
         Stamp { sequence, osn: Osn(sequence) }
@@ -449,7 +506,7 @@ mod tests {
         let mut staged = Staged::default();
         let (first, count) = (CHUNK_BLOCKS - 3, CHUNK_BLOCKS + 10);
         staged.write(FILE, first * BLOCK_BYTES, &bytes(1, (count * BLOCK_BYTES) as usize), at(1));
-        staged.write(FileId(6), 0, &bytes(1, BLOCK), at(2));
+        staged.write(Layer::first(FileId(6)), 0, &bytes(1, BLOCK), at(2));
         assert_eq!(staged.block_count() as u64, count + 1);
         assert!((first..first + count).all(|block| staged.get(id(block)).unwrap().whole().is_some()));
         assert!(staged.get(id(first - 1)).is_none() && staged.get(id(first + count)).is_none());
@@ -460,7 +517,7 @@ mod tests {
         staged.drop_from(FILE, 0);
         assert_eq!((staged.block_count(), staged.queued_count(), staged.first_unsettled()), (1, 1, Some(2)));
         staged.settle(taken, 1);
-        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(BlockId { file: FileId(6), block: 0 }));
+        assert_eq!(staged.take_oldest().map(|(id, _)| id), Some(Layer::first(FileId(6)).block(0)));
     }
 
     #[test]
@@ -483,5 +540,18 @@ mod tests {
         assert!(!staged.get(id(0)).unwrap().covers());
         staged.write(FILE, 0, &bytes(2, 4096), at(2));
         assert!(staged.get(id(0)).unwrap().covers() && staged.get(id(0)).unwrap().whole().is_none());
+    }
+
+    #[test]
+    fn layers_stand_apart_and_are_found_newest_first() {
+        let mut staged = Staged::default();
+        let newer = Layer { epoch: 4, ..FILE };
+        staged.write(FILE, 0, &bytes(1, 8), at(1));
+        staged.write(newer, 0, &bytes(2, 8), at(2));
+        let layers = |staged: &Staged, epoch| staged.layers_of(FILE.map, 0, epoch).map(|(e, _)| e).collect::<Vec<_>>();
+        assert_eq!((layers(&staged, 9), layers(&staged, 3)), (vec![4, 1], vec![1]));
+        assert_eq!(staged.blocks_between(FILE.map, (0, 9), 2..=4).collect::<Vec<_>>(), [0]);
+        staged.drop_from(newer, 0);
+        assert_eq!((layers(&staged, 9), staged.first_unsettled()), (vec![1], Some(1)));
     }
 }

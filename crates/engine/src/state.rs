@@ -3,7 +3,7 @@
 //! Functions here either have all the pages they need, or return [`Missing`] *before*
 //! they have changed anything (see `tree`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Buf, ContentCheck, FileId, ObjectId, Osn, WallNanos, content_check};
 use smallvec::SmallVec;
@@ -13,29 +13,35 @@ use crate::files::{Files, OpenFile};
 use crate::fingerprint::FingerprintIndex;
 use crate::format::{DESCRIPTOR_BYTES, PLACE_BYTES, Place};
 use crate::hash::FixedMap;
+use crate::layers::{Layer, Layers, Trims};
 use crate::mover::Move;
 use crate::pages::PageStore;
+use crate::reclaim::Cursor;
 use crate::staged::{BlockId, Staged, Stamp};
-use crate::store::{BLOCK_BYTES, Change, FileHead, Table};
+use crate::store::{BLOCK_BYTES, FileHead, Table};
 use crate::stripes::StripeTable;
 use crate::tree::{Missing, Tree};
 
 /// Tree of file heads: file id to head.
 pub const HEADS: u8 = 1;
-/// Tree of block maps: file id, block, epoch to object id and content check.
+/// Tree of block maps: map, block, epoch to object id and content check; object 0 is a hole.
 pub const BLOCKS: u8 = 2;
 /// Tree of objects: object id to place and reference count.
 pub const OBJECTS: u8 = 3;
 /// Tree of work left: file id to what has to be reclaimed of it.
 pub const RECLAIM: u8 = 4;
-/// Tree of blocks whose newest content is lost: file id, block, to nothing.
+/// Tree of blocks whose newest content is lost: map, block, epoch if it is not 1, to nothing.
 pub const LOST: u8 = 5;
+/// Tree of change lists: map, epoch, block of each entry above a first layer, to nothing.
+pub const CHANGES: u8 = 6;
+/// Tree of layers: see `layers`.
+pub const LAYERS: u8 = 7;
 /// First tree of a [`Table`].
 pub const FIRST_TABLE: u8 = 32;
 
 /// What [`RECLAIM`] says of a file.
 pub const RECLAIM_ALL: &[u8] = &[0];
-/// Parts of the file were cut off; its head lists them.
+/// Parts of the file were cut off and its head lists them: written by version 1 only.
 pub const RECLAIM_TRIMS: &[u8] = &[1];
 
 /// Where a block's content is and what it must be.
@@ -98,7 +104,7 @@ pub struct State {
     pub fingerprints: FingerprintIndex,
     pub pending: FixedMap<ObjectId, Pending>,
     pub content_key: [u8; 32],
-    pub epoch: u32,
+    pub layers: Layers,
     pub opening: u64,
     pub last_osn: Osn,
     pub last_file: u64,
@@ -106,13 +112,14 @@ pub struct State {
     pub last_generation: u64,
     /// Journal sequence through which records are applied.
     pub applied_through: u64,
+    /// How far the merge under way is (see `reclaim`).
+    pub merge_at: Option<(Layer, Cursor)>,
     /// Mapping changes since the last checkpoint, for the repair scan.
     pub delta: DeltaLog,
     /// Blocks whose newest content was in a journal record that no leg holds whole any
-    /// more, and that record's sequence (0 once the journal is trimmed past it). They are
-    /// refused until something later writes them over or cuts them off; what is replayed
-    /// from before the record is not their content.
-    pub lost: BTreeMap<BlockId, u64>,
+    /// more. They are refused until something later writes them over or cuts them off; what
+    /// is replayed from before the record is not their content.
+    pub lost: BTreeSet<BlockId>,
     /// Objects that went, so that caches drop them.
     pub gone_objects: Vec<ObjectId>,
     /// Something has changed since the last checkpoint.
@@ -120,37 +127,44 @@ pub struct State {
     /// Records come from the journal that was found at opening: part of their effects
     /// may be there already.
     pub replaying: bool,
+    /// Through here the root that was opened has all data in stripes.
+    pub settled_through: u64,
+    /// Through here it has everything but data.
+    pub redo_through: u64,
 }
 
 pub(crate) fn file_key(file: FileId) -> [u8; 8] {
     file.0.to_be_bytes()
 }
 
-pub(crate) fn block_key(id: BlockId, epoch: u32) -> [u8; 20] {
+pub(crate) fn block_key(id: BlockId) -> [u8; 20] {
     let mut key = [0; 20];
-    key[..8].copy_from_slice(&id.file.0.to_be_bytes());
+    key[..8].copy_from_slice(&id.map.0.to_be_bytes());
     key[8..16].copy_from_slice(&id.block.to_be_bytes());
-    key[16..].copy_from_slice(&epoch.to_be_bytes());
+    key[16..].copy_from_slice(&id.epoch.to_be_bytes());
     key
 }
 
-fn lost_key(id: BlockId) -> [u8; 16] {
-    block_key(id, 0)[..16].try_into().expect("a block key is longer")
+fn lost_key(id: BlockId) -> SmallVec<[u8; 20]> {
+    // Version 1 knew no epochs.
+    let len = if id.epoch == 1 { 16 } else { 20 };
+    SmallVec::from_slice(&block_key(id)[..len])
 }
 
-fn mapping_value(mapping: Mapping) -> [u8; 24] {
+/// An entry of a block map: a mapping, or a hole that hides what lies below.
+pub(crate) fn entry_value(mapping: Option<Mapping>) -> [u8; 24] {
     let mut value = [0; 24];
-    value[..8].copy_from_slice(&mapping.object.0.to_le_bytes());
-    value[8..].copy_from_slice(&mapping.content.0);
+    if let Some(mapping) = mapping {
+        value[..8].copy_from_slice(&mapping.object.0.to_le_bytes());
+        value[8..].copy_from_slice(&mapping.content.0);
+    }
     value
 }
 
-pub(crate) fn decode_mapping(value: &[u8]) -> Mapping {
+pub(crate) fn decode_entry(value: &[u8]) -> Option<Mapping> {
     let object = u64::from_le_bytes(value[..8].try_into().expect("a mapping has 24 bytes"));
-    Mapping {
-        object: ObjectId(object),
-        content: ContentCheck(value[8..24].try_into().expect("a mapping has 24 bytes")),
-    }
+    let content = ContentCheck(value[8..24].try_into().expect("a mapping has 24 bytes"));
+    (object != 0).then_some(Mapping { object: ObjectId(object), content })
 }
 
 fn object_value(row: ObjectRow) -> [u8; PLACE_BYTES + 4] {
@@ -195,18 +209,18 @@ impl State {
     }
 
     /// Takes an entry out and leaves its page, were it empty; see [`State::prune`].
-    fn clear(&mut self, number: u8, key: &[u8]) -> Result<(), Missing> {
+    pub(crate) fn clear(&mut self, number: u8, key: &[u8]) -> Result<(), Missing> {
         self.tree(number).clear(&mut self.pages, key)
     }
 
     /// Frees the page that would hold `key` if it is empty.
-    fn prune(&mut self, number: u8, key: &[u8]) {
+    pub(crate) fn prune(&mut self, number: u8, key: &[u8]) {
         let mut tree = self.tree(number);
         tree.prune(&mut self.pages, key);
         self.trees.insert(number, tree);
     }
 
-    fn resident(&self, number: u8, key: &[u8]) -> Result<(), Missing> {
+    pub(crate) fn resident(&self, number: u8, key: &[u8]) -> Result<(), Missing> {
         self.tree(number).resident(&self.pages, key)
     }
 
@@ -231,9 +245,15 @@ impl State {
     /// The open file, its head read from the tree if need be. `None`: there is no such file.
     pub fn file(&mut self, file: FileId) -> Result<Option<&mut OpenFile>, Missing> {
         if !self.files.is_open(file) {
-            let found = self.tree(HEADS).with(&self.pages, &file_key(file), OpenFile::decode)?;
-            let Some(open) = found else { return Ok(None) };
+            let decode = |value: &[u8]| OpenFile::decode(file, value);
+            let found = self.tree(HEADS).with(&self.pages, &file_key(file), decode)?;
+            let Some(mut open) = found else { return Ok(None) };
+            let (layer, trims) = (open.layer, open.take_old_trims());
             self.files.insert(file, open);
+            if !trims.is_empty() {
+                self.layers.change_trims(layer, |known| *known = Trims::of(trims));
+                self.files.mark_dirty(file);
+            }
         }
         Ok(self.files.get_mut(file))
     }
@@ -241,15 +261,6 @@ impl State {
     /// Head of `file`.
     pub fn head(&mut self, file: FileId) -> Result<Option<FileHead>, Missing> {
         Ok(self.file(file)?.map(|open| open.head))
-    }
-
-    /// What block `id` maps to in the live file: one search, however many epochs there are.
-    pub fn mapping(&self, id: BlockId) -> Result<Option<Mapping>, Missing> {
-        let key = block_key(id, u32::MAX);
-        let found = self
-            .tree(BLOCKS)
-            .floor(&self.pages, &key, |found, value| (found[..16] == key[..16]).then(|| decode_mapping(value)))?;
-        Ok(found.flatten())
     }
 
     /// Row of `object`.
@@ -281,19 +292,12 @@ impl State {
     /// gone; the block must be destaged again.
     pub fn apply_item(&mut self, item: &Item) -> Result<bool, Missing> {
         let id = item.id;
-        let exists = self.file(id.file)?.is_some();
-        let old = self.mapping(id)?;
-        let old_row = old.map(|old| self.object(old.object)).transpose()?.flatten();
-        self.resident(BLOCKS, &block_key(id, self.epoch))?;
-        self.resident(HEADS, &file_key(id.file))?;
-        if self.lost.contains_key(&id) {
-            self.resident(LOST, &lost_key(id))?;
-        }
+        let sight = self.sight(id)?;
         if let Fresh::New(mapping, _) | Fresh::Shared(mapping) = item.fresh {
             self.resident(OBJECTS, &mapping.object.0.to_be_bytes())?;
         }
         // From here on nothing is missing.
-        let current = exists && self.staged.holds(id, item.newest.sequence);
+        let current = sight.visible && self.staged.holds(id, item.newest.sequence);
         if !self.take_reference(&item.fresh, current) {
             return Ok(false);
         }
@@ -302,7 +306,9 @@ impl State {
                 Fresh::Hole => None,
                 Fresh::New(mapping, _) | Fresh::Shared(mapping) => Some(mapping),
             };
-            self.remap(id, old.zip(old_row), fresh, item.newest.osn);
+            self.found_again(id);
+            self.remap(id, &sight, fresh, Some(item.newest.osn));
+            self.layers.written(id.layer(), id.block);
         }
         self.staged.settle(id, item.newest.sequence);
         Ok(true)
@@ -351,32 +357,11 @@ impl State {
         }
     }
 
-    /// Points block `id` to `fresh` instead of `old`; counts and sums follow.
-    fn remap(&mut self, id: BlockId, old: Option<(Mapping, ObjectRow)>, fresh: Option<Mapping>, osn: Osn) {
-        self.found_again(id);
-        let key = block_key(id, self.epoch);
-        match fresh {
-            Some(mapping) => self.put(BLOCKS, &key, &mapping_value(mapping)).expect("its path is resident"),
-            None => drop(self.remove(BLOCKS, &key).expect("its path is resident")),
-        }
-        if let Some((mapping, row)) = old {
-            // Its row may have changed just now: the same object written over itself.
-            let row = self.object(mapping.object).expect("its path is resident").unwrap_or(row);
-            self.unreference(mapping, row);
-        }
-        self.account(id, old.map(|(mapping, _)| mapping), fresh);
-        if let Some(open) = self.files.get_mut(id.file) {
-            open.written(id.block);
-        }
-        self.delta.mapping(id, osn, fresh.map_or(ObjectId(0), |mapping| mapping.object));
-        self.changed = true;
-    }
-
     /// The newest content of `id` is lost. It is refused until it is written over, also
     /// after the journal that shows the loss is trimmed.
-    pub(crate) fn lose(&mut self, id: BlockId, sequence: u64) -> Result<(), Missing> {
+    pub(crate) fn lose(&mut self, id: BlockId) -> Result<(), Missing> {
         self.put(LOST, &lost_key(id), &[])?;
-        self.lost.insert(id, sequence);
+        self.lost.insert(id);
         self.changed = true;
         Ok(())
     }
@@ -384,29 +369,36 @@ impl State {
     /// Part of `id` was written, and the rest of it cannot be read and never will be: all
     /// of it is lost. What was staged through `newest` has nowhere to go.
     pub(crate) fn give_up(&mut self, id: BlockId, newest: Stamp) -> Result<(), Missing> {
-        self.lose(id, newest.sequence)?;
+        self.lose(id)?;
         self.staged.settle(id, newest.sequence);
         Ok(())
     }
 
     /// What was lost of `id` does not matter any more. Its path is resident.
-    fn found_again(&mut self, id: BlockId) {
-        if self.lost.remove(&id).is_some() {
+    pub(crate) fn found_again(&mut self, id: BlockId) {
+        if self.lost.remove(&id) {
             self.remove(LOST, &lost_key(id)).expect("its path is resident");
         }
     }
 
-    /// Lost blocks of `file` from block `from` on that went before `sequence`.
-    fn lost_behind(&self, file: FileId, from: u64, sequence: u64) -> Vec<BlockId> {
-        let range = BlockId { file, block: from }..=BlockId { file, block: u64::MAX };
-        self.lost.range(range).filter(|&(_, &lost)| lost < sequence).map(|(id, _)| *id).collect()
+    /// [`found_again`](State::found_again) will find its page.
+    pub(crate) fn resident_if_lost(&self, id: BlockId) -> Result<(), Missing> {
+        if self.lost.contains(&id) { self.resident(LOST, &lost_key(id)) } else { Ok(()) }
+    }
+
+    /// Lost blocks of `layer` from block `from` on.
+    pub(crate) fn lost_from(&self, layer: Layer, from: u64) -> Vec<BlockId> {
+        let range = BlockId { epoch: 0, ..layer.block(from) }..=Layer { epoch: u32::MAX, ..layer }.block(u64::MAX);
+        self.lost.range(range).filter(|id| id.epoch == layer.epoch).copied().collect()
     }
 
     /// Up to `limit` lost blocks that the tree names, from `from` on.
     pub(crate) fn known_lost(&self, from: BlockId, limit: usize) -> Result<Vec<BlockId>, Missing> {
         let found = self.tree(LOST).scan(&self.pages, &lost_key(from), limit, |_| true)?;
         let word = |key: &[u8], at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("16 bytes"));
-        Ok(found.iter().map(|(key, _)| BlockId { file: FileId(word(key, 0)), block: word(key, 8) }).collect())
+        let epoch = |key: &[u8]| key.get(16..).and_then(|rest| rest.try_into().ok()).map_or(1, u32::from_be_bytes);
+        let id = |key: &[u8]| BlockId { map: FileId(word(key, 0)), block: word(key, 8), epoch: epoch(key) };
+        Ok(found.iter().map(|(key, _)| id(key)).collect())
     }
 
     /// Points the object table to where the cleaner put an object, if it still is where
@@ -430,163 +422,16 @@ impl State {
         data: &Buf,
         (at, stamp): (WallNanos, Stamp),
     ) -> Result<Option<(FileHead, FileHead)>, Missing> {
-        let Some(open) = self.file(file)? else { return Ok(None) };
+        let Some(open) = self.file(file)?.filter(|open| !open.frozen) else { return Ok(None) };
         let before = open.head;
         open.head.size_bytes = before.size_bytes.max(offset_bytes + data.len() as u64);
         open.head.modified = at;
         open.head.changed = at;
-        let after = open.head;
+        let (after, layer) = (open.head, open.layer);
         self.files.mark_dirty(file);
-        if self.replaying && !self.lost.is_empty() {
-            self.stage_around_lost(file, offset_bytes, data, stamp);
-        } else {
-            self.staged.write(file, offset_bytes, data, stamp);
-        }
+        self.staged.write(layer, offset_bytes, data, stamp);
         self.changed = true;
         Ok(Some((before, after)))
-    }
-
-    /// Stages `data`, but not for blocks whose later content is lost: it would be
-    /// answered in its place.
-    fn stage_around_lost(&mut self, file: FileId, offset_bytes: u64, data: &Buf, stamp: Stamp) {
-        let end = offset_bytes + data.len() as u64;
-        let mut at = offset_bytes;
-        while at < end {
-            let block = at / BLOCK_BYTES;
-            let next = ((block + 1) * BLOCK_BYTES).min(end);
-            let hidden = self.lost.get(&BlockId { file, block }).is_some_and(|&lost| stamp.sequence < lost);
-            if !hidden {
-                let part = data.slice((at - offset_bytes) as usize..(next - offset_bytes) as usize);
-                self.staged.write(file, at, &part, stamp);
-            }
-            at = next;
-        }
-    }
-
-    /// Moves the file's sum and used space from `old` to `fresh` content of a block.
-    fn account(&mut self, id: BlockId, old: Option<Mapping>, fresh: Option<Mapping>) {
-        let key = self.content_key;
-        let Some(open) = self.files.get_mut(id.file) else { return };
-        let term = |mapping: Mapping| sum_term(&key, id.block, mapping.content);
-        if old.map(|old| old.content) != fresh.map(|fresh| fresh.content) {
-            let (less, more) = (old.map_or(0, term), fresh.map_or(0, term));
-            open.head.content_sum = open.head.content_sum.wrapping_sub(less).wrapping_add(more);
-        }
-        let (less, more) = (u64::from(old.is_some()) * BLOCK_BYTES, u64::from(fresh.is_some()) * BLOCK_BYTES);
-        open.head.used_bytes = (open.head.used_bytes + more).saturating_sub(less);
-        self.files.mark_dirty(id.file);
-    }
-
-    /// The mapping of a block that was cut off is gone.
-    pub(crate) fn account_gone(&mut self, id: BlockId, mapping: Mapping) {
-        self.account(id, Some(mapping), None);
-    }
-
-    /// Applies all `changes` of one operation, or none.
-    pub fn apply_changes(&mut self, changes: &[Change], stamp: Stamp) -> Result<(), Missing> {
-        for change in changes {
-            self.prepare(change, stamp)?;
-        }
-        for change in changes {
-            self.apply_change(change, stamp);
-            self.delta.change(change, stamp.osn);
-        }
-        // Only now may pages that became empty go: until then every way that was looked up
-        // beforehand stays.
-        for change in changes {
-            if let Change::Delete { table, key } = change {
-                self.prune(table_tree(*table), key);
-            }
-        }
-        self.changed = true;
-        Ok(())
-    }
-
-    /// Makes sure that applying `change` will find its pages.
-    fn prepare(&mut self, change: &Change, stamp: Stamp) -> Result<(), Missing> {
-        match change {
-            Change::Put { table, key, .. } | Change::Delete { table, key } => self.resident(table_tree(*table), key),
-            Change::CreateFile { file, .. }
-            | Change::DropFile { file }
-            | Change::SetSize { file, .. }
-            | Change::SetTimes { file, .. } => {
-                self.file(*file)?;
-                for id in self.lost_cut_by(change, stamp) {
-                    self.resident(LOST, &lost_key(id))?;
-                }
-                self.resident(HEADS, &file_key(*file))?;
-                self.resident(RECLAIM, &file_key(*file))
-            }
-        }
-    }
-
-    /// Lost blocks that `change` cuts off, which ends their being lost.
-    fn lost_cut_by(&self, change: &Change, stamp: Stamp) -> Vec<BlockId> {
-        match change {
-            Change::DropFile { file } => self.lost_behind(*file, 0, stamp.sequence),
-            Change::SetSize { file, size_bytes } => {
-                self.lost_behind(*file, size_bytes.div_ceil(BLOCK_BYTES), stamp.sequence)
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn apply_change(&mut self, change: &Change, stamp: Stamp) {
-        for id in self.lost_cut_by(change, stamp) {
-            self.found_again(id);
-        }
-        const RESIDENT: &str = "prepared";
-        match change {
-            Change::Put { table, key, value } => self.put(table_tree(*table), key, value).expect(RESIDENT),
-            Change::Delete { table, key } => self.clear(table_tree(*table), key).expect(RESIDENT),
-            Change::CreateFile { file, at } => {
-                self.last_file = self.last_file.max(file.0);
-                // When the journal is redone the file may be there already, with blocks mapped
-                // by writes that follow; what counts them stays.
-                let mut open = self.files.get(*file).cloned().unwrap_or_default();
-                open.head = FileHead { size_bytes: 0, modified: *at, changed: *at, ..open.head };
-                self.put(HEADS, &file_key(*file), &open.encode()).expect(RESIDENT);
-                self.files.insert(*file, open);
-            }
-            Change::DropFile { file } => {
-                if self.remove(HEADS, &file_key(*file)).expect(RESIDENT) {
-                    self.put(RECLAIM, &file_key(*file), RECLAIM_ALL).expect(RESIDENT);
-                }
-                self.files.remove(*file);
-                self.staged.drop_from(*file, 0);
-            }
-            Change::SetSize { file, size_bytes } => self.set_size(*file, *size_bytes, stamp),
-            Change::SetTimes { file, modified, changed } => {
-                if let Some(open) = self.files.get_mut(*file) {
-                    open.head.modified = modified.unwrap_or(open.head.modified);
-                    open.head.changed = *changed;
-                    self.files.mark_dirty(*file);
-                }
-            }
-        }
-    }
-
-    /// Cuts or extends a file. Blocks behind the cut are forgotten at once where they are
-    /// staged, and marked to be reclaimed where they are stored; the rest of the last
-    /// block is overwritten with zeros.
-    fn set_size(&mut self, file: FileId, size_bytes: u64, stamp: Stamp) {
-        let Some(open) = self.files.get_mut(file) else { return };
-        let before = std::mem::replace(&mut open.head.size_bytes, size_bytes);
-        // A cut that is redone may find the size as it left it, but the rest of the last
-        // block as it was before: those zeros had only been staged.
-        if size_bytes < before || (self.replaying && size_bytes == before) {
-            let (keep, end) = (size_bytes.div_ceil(BLOCK_BYTES), before.div_ceil(BLOCK_BYTES));
-            if open.cut(keep, end) {
-                self.put(RECLAIM, &file_key(file), RECLAIM_TRIMS).expect("prepared");
-            }
-            self.staged.drop_from(file, keep);
-            let rest = size_bytes % BLOCK_BYTES;
-            if rest > 0 {
-                let zeros = Buf::from_static(&ZEROS[..(BLOCK_BYTES - rest) as usize]);
-                self.staged.write(file, size_bytes, &zeros, stamp);
-            }
-        }
-        self.files.mark_dirty(file);
     }
 
     /// Writes the heads that changed into their tree. `Missing`: load and call again.
@@ -595,6 +440,18 @@ impl State {
             let value = self.files.get_mut(file).expect("a dirty file is open").encode();
             self.put(HEADS, &file_key(file), &value)?;
             self.files.mark_clean(file);
+        }
+        Ok(())
+    }
+
+    /// Writes what changed of layers into their tree. `Missing`: load and call again.
+    pub fn flush_layers(&mut self) -> Result<(), Missing> {
+        while let Some((key, value)) = self.layers.first_dirty() {
+            match value {
+                Some(value) => self.put(LAYERS, &key, &value)?,
+                None => drop(self.remove(LAYERS, &key)?),
+            }
+            self.layers.mark_clean();
         }
         Ok(())
     }

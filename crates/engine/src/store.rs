@@ -79,6 +79,35 @@ pub enum Change {
         /// New `ctime`.
         changed: WallNanos,
     },
+    /// There is a snapshot `snapshot`: a file that can be read and dropped but not changed,
+    /// with the content that `file` has at this point of the order of operations. Several in
+    /// one commit are of the same point.
+    Snapshot {
+        /// Of what.
+        file: FileId,
+        /// From [`Store::next_file_id`].
+        snapshot: FileId,
+    },
+    /// There is a file `file` with the content of a snapshot; it goes its own way from here.
+    Clone {
+        /// Of what.
+        snapshot: FileId,
+        /// From [`Store::next_file_id`].
+        file: FileId,
+        /// Sets both times.
+        at: WallNanos,
+    },
+    /// The file has the content and size of a snapshot again. Other snapshots stay.
+    Rollback {
+        /// Which.
+        file: FileId,
+        /// To what.
+        snapshot: FileId,
+        /// From [`Store::next_file_id`]: names the file's blocks from now on.
+        map: FileId,
+        /// Sets both times.
+        at: WallNanos,
+    },
     /// The table holds `value` under `key`.
     Put {
         /// Which table.
@@ -95,6 +124,15 @@ pub enum Change {
         /// The key.
         key: Vec<u8>,
     },
+}
+
+/// A range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Extent {
+    /// Where it starts.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub len_bytes: u64,
 }
 
 /// A piece of what was read.
@@ -136,6 +174,9 @@ pub enum StoreRefusal {
     /// There is no such file.
     #[error("no such file")]
     NoSuchFile,
+    /// A snapshot cannot be changed, and only a snapshot can be cloned or rolled back to.
+    #[error("a snapshot cannot be changed, and only a snapshot can be cloned or rolled back to")]
+    Frozen,
     /// Beyond [`FILE_BYTES_MAX`], [`WRITE_BYTES_MAX`], [`KEY_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
     #[error("larger than the store can hold")]
     TooBig,
@@ -202,6 +243,11 @@ pub trait Store: 'static {
 
     /// Makes all `changes` durable and visible, or none. It returns when they are stable.
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal>;
+
+    /// Where two files or snapshots may differ, in order and without overlap, in whole blocks:
+    /// outside of these ranges both have the same bytes as far as both reach. The cost follows
+    /// what was changed in either since the snapshot that both come from.
+    async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal>;
 
     /// The value under `key`.
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal>;

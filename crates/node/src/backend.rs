@@ -299,6 +299,16 @@ fn damage_of(finding: &Finding) -> Damage {
         Finding::ContentSum { file } => {
             (DamageKind::ContentSum, format!("file {file}"), "its content sum does not fit its blocks".into())
         }
+        Finding::Unseen { file, offset_bytes } => (
+            DamageKind::SpaceAccount,
+            format!("file {file} at {offset_bytes}"),
+            "holds a block that no file, snapshot or clone sees".into(),
+        ),
+        Finding::Changes { file, offset_bytes } => (
+            DamageKind::SpaceAccount,
+            format!("file {file} at {offset_bytes}"),
+            "is not listed among the changes between snapshots as it is stored".into(),
+        ),
         Finding::Unreadable { object, file, offset_bytes } => (
             DamageKind::Unreadable,
             format!("file {file} at {offset_bytes}"),

@@ -14,6 +14,8 @@ use world_sim::Rng;
 
 /// Files a client has at a time.
 const FILES: usize = 3;
+/// Snapshots a client has at a time.
+const SNAPSHOTS: usize = 3;
 /// Bytes of a file that are written.
 const SPAN_BYTES: u64 = 24 * 8192;
 /// Some writes go this far out.
@@ -73,6 +75,7 @@ pub struct Client {
     model: RefCell<MemoryStore>,
     pending: RefCell<Option<Op>>,
     files: RefCell<Vec<FileId>>,
+    snapshots: RefCell<Vec<FileId>>,
     far: Cell<Option<u64>>,
     clock: Cell<u64>,
     /// Operations acknowledged.
@@ -91,6 +94,7 @@ impl Client {
             model: RefCell::default(),
             pending: RefCell::default(),
             files: RefCell::default(),
+            snapshots: RefCell::default(),
             far: Cell::new(far),
             clock: Cell::new(1),
             acknowledged: Cell::new(0),
@@ -135,6 +139,9 @@ impl Client {
             return Op::Commit(vec![Change::CreateFile { file: engine.next_file_id(), at }]);
         }
         let file = files[rng.index(files.len())];
+        if rng.percent(8) {
+            return Op::Commit(self.draw_snapshot(engine, &mut rng, file, at));
+        }
         match rng.below(24) {
             0 => Op::Commit(vec![Change::DropFile { file }]),
             1 => {
@@ -145,6 +152,23 @@ impl Client {
             4 => Op::Commit(vec![Change::SetTimes { file, modified: rng.percent(50).then_some(at), changed: at }]),
             5..=7 => Op::Commit((0..rng.between(1, 4)).map(|_| self.row_change(&mut rng)).collect()),
             _ => self.draw_write(&mut rng, file, at),
+        }
+    }
+
+    /// Something with snapshots: one is taken of a file or of all, goes, is cloned, or a file
+    /// is rolled back to it.
+    fn draw_snapshot(&self, engine: &Engine, rng: &mut Rng, file: FileId, at: WallNanos) -> Vec<Change> {
+        let (files, snapshots) = (self.files.borrow(), self.snapshots.borrow());
+        let taken = |file| Change::Snapshot { file, snapshot: engine.next_file_id() };
+        if snapshots.is_empty() || (snapshots.len() < SNAPSHOTS && rng.percent(40)) {
+            return if rng.percent(50) { vec![taken(file)] } else { files.iter().copied().map(taken).collect() };
+        }
+        let snapshot = snapshots[rng.index(snapshots.len())];
+        match rng.below(4) {
+            0 if files.len() < FILES => vec![Change::Clone { snapshot, file: engine.next_file_id(), at }],
+            0 | 1 => vec![Change::Rollback { file, snapshot, map: engine.next_file_id(), at }],
+            2 => vec![taken(file), Change::Rollback { file, snapshot, map: engine.next_file_id(), at }],
+            _ => vec![Change::DropFile { file: snapshot }],
         }
     }
 
@@ -185,17 +209,32 @@ impl Client {
         let model = self.model.borrow();
         let mut files = self.files.borrow_mut();
         files.extend(changes.iter().filter_map(|change| match change {
-            Change::CreateFile { file, .. } => Some(*file),
+            Change::CreateFile { file, .. } | Change::Clone { file, .. } => Some(*file),
             _ => None,
         }));
         files.retain(|file| head(&model, *file).is_some());
+        let mut snapshots = self.snapshots.borrow_mut();
+        snapshots.extend(changes.iter().filter_map(snapshot_of));
+        snapshots.retain(|file| head(&model, *file).is_some());
+    }
+
+    /// Files and snapshots that are there, and those that the operation under way may make.
+    fn all(&self) -> Vec<FileId> {
+        let mut all = [&self.files.borrow()[..], &self.snapshots.borrow()].concat();
+        if let Some(Op::Commit(changes)) = &*self.pending.borrow() {
+            all.extend(changes.iter().filter_map(|change| match change {
+                Change::CreateFile { file, .. } | Change::Clone { file, .. } => Some(*file),
+                change => snapshot_of(change),
+            }));
+        }
+        all
     }
 
     /// Reads a range and compares; false: the store has stopped.
     async fn read_some(&self, engine: &Engine) -> bool {
         let (file, offset, len) = {
             let mut rng = self.rng.borrow_mut();
-            let files = self.files.borrow();
+            let files = self.all();
             if files.is_empty() {
                 return true;
             }
@@ -235,14 +274,7 @@ impl Client {
 
     /// What is not as in the model, if anything.
     async fn difference(&self, engine: &Engine) -> Option<String> {
-        let mut files = self.files.borrow().clone();
-        if let Some(Op::Commit(changes)) = &*self.pending.borrow() {
-            files.extend(changes.iter().filter_map(|change| match change {
-                Change::CreateFile { file, .. } => Some(*file),
-                _ => None,
-            }));
-        }
-        for file in files {
+        for file in self.all() {
             let ours = engine.head(file).await.unwrap_or_else(|refusal| panic!("{refusal}: head of file {file}"));
             let known = |found: Option<engine::store::FileHead>| {
                 found.map(|head| (head.size_bytes, head.modified, head.changed))
@@ -270,12 +302,18 @@ impl Client {
     /// Everything is settled: used space must be exact, too.
     pub async fn judge_settled(&self, engine: &Engine) {
         self.judge(engine).await;
-        let files = self.files.borrow().clone();
-        for &file in &files {
+        for file in self.all() {
             let used = |head: Option<engine::store::FileHead>| head.map(|head| head.used_bytes);
             let ours = engine.head(file).await.unwrap_or_else(|refusal| panic!("{refusal}: head of file {file}"));
             assert_eq!(used(ours), used(head(&self.model.borrow(), file)), "used space of file {file}");
         }
+    }
+}
+
+fn snapshot_of(change: &Change) -> Option<FileId> {
+    match change {
+        Change::Snapshot { snapshot, .. } => Some(*snapshot),
+        _ => None,
     }
 }
 

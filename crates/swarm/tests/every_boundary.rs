@@ -18,6 +18,9 @@ use world_sim::{RunEnd, SimWorld, Snapshot};
 
 const FILE: FileId = FileId(1);
 const NEW: FileId = FileId(9_000);
+/// A snapshot of the file, where there is one, and the map that a rollback to it starts.
+const FROZEN: FileId = FileId(9_001);
+const MAP: FileId = FileId(9_002);
 const TABLE: Table = Table(3);
 const BLOCK: usize = 8192;
 const STORED_BLOCKS: usize = 40;
@@ -78,7 +81,7 @@ fn size(size_bytes: u64) -> Op {
     Op::Commit(vec![Change::SetSize { file: FILE, size_bytes }])
 }
 
-fn works() -> Vec<(&'static str, Work)> {
+fn works(has_snapshot: bool) -> Vec<(&'static str, Work)> {
     let put = |value: Vec<u8>| Op::Commit(vec![Change::Put { table: TABLE, key: vec![5], value }]);
     let changes = [
         ("create", Op::Commit(vec![Change::CreateFile { file: NEW, at: WallNanos(5) }])),
@@ -96,10 +99,25 @@ fn works() -> Vec<(&'static str, Work)> {
         ("delete", Op::Commit(vec![Change::Delete { table: TABLE, key: vec![3] }])),
         ("five changes at once", Op::Commit(five())),
     ];
+    let at = WallNanos(6);
+    let snapshot = Op::Commit(vec![Change::Snapshot { file: FILE, snapshot: NEW }]);
+    let drop_snapshot = Op::Commit(vec![Change::DropFile { file: FROZEN }]);
+    let roll_back = Op::Commit(vec![Change::Rollback { file: FILE, snapshot: FROZEN, map: MAP, at }]);
+    let clone = Op::Commit(vec![Change::Clone { snapshot: FROZEN, file: NEW, at }]);
     let mut works: Vec<_> = changes.iter().map(|(name, op)| (*name, Work::Change(op.clone()))).collect();
     works.push(("checkpoint", Work::Checkpoint(write(5000, noise(6 * BLOCK, 7)))));
     works.push(("settle after a cut", Work::Settle(size(2 * BLOCK as u64 + 3))));
     works.push(("settle after a drop", Work::Settle(Op::Commit(vec![Change::DropFile { file: FILE }]))));
+    works.push(("snapshot", Work::Change(snapshot.clone())));
+    works.push(("checkpoint after a snapshot", Work::Checkpoint(snapshot)));
+    if has_snapshot {
+        works.push(("clone", Work::Change(clone.clone())));
+        works.push(("settle after a clone", Work::Settle(clone)));
+        works.push(("roll back", Work::Change(roll_back.clone())));
+        works.push(("settle after a rollback", Work::Settle(roll_back)));
+        works.push(("drop of a snapshot", Work::Change(drop_snapshot.clone())));
+        works.push(("settle after the drop of a snapshot", Work::Settle(drop_snapshot)));
+    }
     works
 }
 
@@ -155,6 +173,15 @@ async fn store_some(engine: &Engine, model: &MemoryStore) {
     both(engine, model, &Op::Commit((0..60).map(put).collect())).await.unwrap();
 }
 
+/// A snapshot of before; some blocks written over, some cut off.
+async fn store_and_freeze(engine: &Engine, model: &MemoryStore) {
+    store_some(engine, model).await;
+    let freeze = vec![Change::Snapshot { file: FILE, snapshot: FROZEN }];
+    both(engine, model, &Op::Commit(freeze)).await.unwrap();
+    both(engine, model, &write(3 * BLOCK as u64, noise(5 * BLOCK, 98))).await.unwrap();
+    both(engine, model, &size((STORED_BLOCKS - 9) as u64 * BLOCK as u64)).await.unwrap();
+}
+
 async fn store_much(engine: &Engine, model: &MemoryStore) {
     store_some(engine, model).await;
     for at in 1.. {
@@ -171,6 +198,7 @@ fn states() -> Vec<(&'static str, Prepared)> {
     vec![
         ("empty", prepare(None, async |_: &Engine, _: &MemoryStore| ())),
         ("stored", prepare(None, store_some)),
+        ("snapshotted", prepare(None, store_and_freeze)),
         ("nearly full", prepare(None, store_much)),
         ("degraded", prepare(Some(2), store_some)),
     ]
@@ -178,7 +206,7 @@ fn states() -> Vec<(&'static str, Prepared)> {
 
 /// Whether the store holds exactly what the model does.
 async fn same(engine: &Engine, model: &MemoryStore) -> bool {
-    for file in [FILE, NEW] {
+    for file in [FILE, NEW, FROZEN] {
         let key =
             |head: Option<engine::store::FileHead>| head.map(|head| (head.size_bytes, head.modified, head.changed));
         let (ours, theirs) = (engine.head(file).await.unwrap(), model.head(file).await.unwrap());
@@ -258,7 +286,7 @@ fn cut_after(prepared: &Prepared, work: &Work, steps: u64) -> Option<()> {
 fn power_may_go_at_any_step_of_any_operation() {
     let mut points = 0;
     for (state, prepared) in states() {
-        for (name, work) in works() {
+        for (name, work) in works(state == "snapshotted") {
             let mut steps = 0;
             loop {
                 let point = std::panic::AssertUnwindSafe(|| cut_after(&prepared, &work, steps));

@@ -15,7 +15,7 @@ use base::port::{Chance, Clock, LocalFuture, Spawn, World};
 use base::{Buf, FileId, Nanos, Osn, WallNanos};
 use datastore::{Caller, DatastoreOptions, Filesystem, Handle, Identity};
 use engine::memory::MemoryStore;
-use engine::store::{Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
+use engine::store::{Change, Extent, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -209,6 +209,10 @@ impl Store for Waiting {
         let out = self.inner.commit(changes).await;
         self.turns().await;
         out
+    }
+    async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        self.turns().await;
+        self.inner.differences(one, other).await
     }
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {
         self.turns().await;

@@ -12,7 +12,7 @@ use base::{Buf, FileId, Nanos, Osn, WallNanos};
 use bytes::BufMut as _;
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::memory::MemoryStore;
-use engine::store::{Change, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
+use engine::store::{Change, Extent, FileHead, ReadOut, Row, Space, Store, StoreRefusal, Table, Wrote};
 use nfs::record::SLICES_MAX;
 use nfs::rpc::{AuthSys, Call, Credential};
 use nfs::xdr::{Decoder, Encoder};
@@ -110,6 +110,9 @@ impl Store for GatedStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
         self.gate().await;
         self.inner.commit(changes).await
+    }
+    async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        self.inner.differences(one, other).await
     }
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Buf>, StoreRefusal> {
         self.inner.get(table, key).await
