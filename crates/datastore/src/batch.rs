@@ -6,8 +6,8 @@ use engine::store::{Change, Store};
 use crate::attr::FileKind;
 use crate::filesystem::Filesystem;
 use crate::format::{
-    ENTRIES, INODES, Inode, NAMES, SYMLINK_PIECE_BYTES, SYMLINKS, entry_to_row, key_file, key_name, key_pair,
-    key_piece, name_to_row,
+    ENTRIES, INODES, Inode, NAMES, SYMLINK_PIECE_BYTES, SYMLINKS, VMS, entry_to_row, key_assigned, key_file, key_name,
+    key_pair, key_piece, name_to_row,
 };
 use crate::refusal::Refusal;
 
@@ -43,7 +43,10 @@ impl Batch {
     pub fn drop_inode(&mut self, file: FileId, inode: &Inode) {
         self.push(Change::Delete { table: INODES, key: key_file(file) });
         match inode.kind {
-            FileKind::Regular => self.push(Change::DropFile { file }),
+            FileKind::Regular => {
+                self.push(Change::DropFile { file });
+                self.push(Change::Delete { table: VMS, key: key_assigned(file) });
+            }
             FileKind::Symlink => {
                 for piece in 0..inode.count.div_ceil(SYMLINK_PIECE_BYTES as u64) {
                     self.push(Change::Delete { table: SYMLINKS, key: key_piece(file, piece as u16) });

@@ -15,9 +15,9 @@ use engine::store::{Row, Store, Table};
 use crate::attr::FileKind;
 use crate::filesystem::{Filesystem, WHOLE};
 use crate::format::{
-    DATASTORES, DOOMED, DatastoreRow, ENTRIES, INODES, Inode, LOCKS, NAMES, REPLIES, SYMLINK_PIECE_BYTES, SYMLINKS,
-    entry_from_row, key_name, key_of_file, key_of_pair, key_pair, lock_from_row, name_from_row, name_to_row,
-    reply_from_row,
+    DATASTORES, DOOMED, DatastoreRow, ENTRIES, FROZEN, FrozenRow, INODES, Inode, LOCKS, NAMES, REPLIES, SNAPSHOTS,
+    SYMLINK_PIECE_BYTES, SYMLINKS, SnapshotRow, entry_from_row, key_name, key_of_file, key_of_pair, key_pair,
+    lock_from_row, name_from_row, name_to_row, reply_from_row,
 };
 use crate::gate::Mode;
 use crate::handle::DatastoreId;
@@ -389,6 +389,27 @@ impl<S: Store> Filesystem<S> {
                     }
                 }
                 _ => survey.malformed(LOCKS, &key),
+            }
+        }
+        let mut scan = Scan::of(FROZEN);
+        loop {
+            let rows = scan.next(&*self.store).await?;
+            if rows.is_empty() {
+                break;
+            }
+            for (key, value) in rows {
+                let Some(row) = FrozenRow::from_row(&value) else {
+                    survey.malformed(FROZEN, &key);
+                    continue;
+                };
+                if self.store.head(row.snapshot).await?.is_none() {
+                    survey.find(Finding::NoContent { file: row.snapshot });
+                }
+            }
+        }
+        for (key, value) in all_rows(&*self.store, SNAPSHOTS).await? {
+            if SnapshotRow::from_row(&value).is_none() {
+                survey.malformed(SNAPSHOTS, &key);
             }
         }
         for (key, value) in all_rows(&*self.store, REPLIES).await? {

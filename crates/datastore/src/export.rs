@@ -176,7 +176,7 @@ impl<S: Store> Filesystem<S> {
         infos
     }
 
-    fn named(&self, name: &[u8]) -> Option<Rc<Datastore>> {
+    pub(crate) fn named(&self, name: &[u8]) -> Option<Rc<Datastore>> {
         self.datastores.borrow().values().find(|datastore| datastore.name.as_bytes() == name).cloned()
     }
 
@@ -265,6 +265,9 @@ impl<S: Store> Filesystem<S> {
     /// Removes a doomed tree, one name at a time, deepest first: always the first name of
     /// the directory it stands in, going down into directories and up from empty ones.
     pub(crate) async fn clear(&self, root: FileId) -> Result<(), Refusal> {
+        if let Some(inode) = self.inode(root).await? {
+            self.drop_snapshots_in(inode.datastore).await?;
+        }
         let mut dir = root;
         loop {
             let first = self.store.scan(ENTRIES, &key_pair(dir, 0), 1).await?.into_iter().next();

@@ -76,6 +76,8 @@ pub struct Filesystem<S> {
     pub(crate) tree: Gates,
     /// Shared by every change of the namespace, alone by `check`. Entered first of all.
     pub(crate) quiet: Gates,
+    /// Alone by whatever changes VMs or their snapshots. Entered after `quiet`, before `gates`.
+    pub(crate) vm_turn: Gates,
     pub(crate) datastores: RefCell<BTreeMap<DatastoreId, Rc<Datastore>>>,
     pub(crate) replies: RefCell<Replies>,
     pub(crate) locks: LockService,
@@ -167,6 +169,7 @@ impl<S: Store> Filesystem<S> {
             gates: Gates::default(),
             tree: Gates::default(),
             quiet: Gates::default(),
+            vm_turn: Gates::default(),
             datastores: RefCell::new(datastores),
             replies: RefCell::new(replies),
             locks,

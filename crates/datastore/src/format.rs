@@ -14,6 +14,7 @@ use crate::export::{DatastoreOptions, RootUser};
 use crate::handle::DatastoreId;
 use crate::locks::{Lock, LockMode, LockOwner, LockRange};
 use crate::reply::StoredReply;
+use crate::vm::VmSnapshot;
 
 /// Version of these layouts.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -38,6 +39,12 @@ pub(crate) const LOCKS: Table = Table(8);
 pub(crate) const MONITORED: Table = Table(9);
 /// Root directory of a deleted datastore whose content is still being removed, to its id.
 pub(crate) const DOOMED: Table = Table(10);
+/// What people set right about VMs: other names, and files assigned to one.
+pub(crate) const VMS: Table = Table(11);
+/// Number of a snapshot to [`SnapshotRow`].
+pub(crate) const SNAPSHOTS: Table = Table(12);
+/// Number of a snapshot and file id to [`FrozenRow`].
+pub(crate) const FROZEN: Table = Table(13);
 
 /// Key of [`SuperRow`] in [`SUPER`].
 pub(crate) const SUPER_FORMAT: &[u8] = b"format";
@@ -58,6 +65,10 @@ pub(crate) const NETWORKS_MAX: usize = 60;
 pub(crate) const DATASTORE_NAME_BYTES_MAX: usize = 64;
 /// Longest NLM client name or owner handle, in bytes.
 pub(crate) const LOCK_NAME_BYTES_MAX: usize = 255;
+/// Longest name of a VM or a snapshot, in bytes.
+pub(crate) const VM_NAME_BYTES_MAX: usize = 128;
+/// Longest path of a file that is frozen with a VM, in bytes.
+pub(crate) const PATH_BYTES_MAX: usize = 1000;
 
 // --- the filesystem ---
 
@@ -248,6 +259,130 @@ pub(crate) fn name_to_row(cookie: u64, target: FileId) -> Vec<u8> {
 pub(crate) fn name_from_row(bytes: &[u8]) -> Option<(u64, FileId)> {
     let (cookie, target) = key_of_pair(bytes)?;
     Some((cookie.0, FileId(target)))
+}
+
+// --- VMs ---
+
+/// Key of [`VMS`]: the name that paths give a VM, to the one people gave it.
+pub(crate) fn key_renamed(datastore: DatastoreId, name: &str) -> Vec<u8> {
+    [&[1], &datastore.0.to_be_bytes()[..], name.as_bytes()].concat()
+}
+
+/// Key of [`VMS`]: a file that was assigned, to the name of its VM.
+pub(crate) fn key_assigned(file: FileId) -> Vec<u8> {
+    [&[2], &file.0.to_be_bytes()[..]].concat()
+}
+
+/// A snapshot of a VM as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotRow {
+    pub datastore: DatastoreId,
+    pub created: WallNanos,
+    pub files: u32,
+    pub vm: String,
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SnapshotHead {
+    version: u8,
+    datastore: U32,
+    created: U64,
+    files: U32,
+    vm_bytes: u8,
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+impl SnapshotRow {
+    pub fn to_row(&self) -> Vec<u8> {
+        let head = SnapshotHead {
+            version: FORMAT_VERSION as u8,
+            datastore: self.datastore.0.into(),
+            created: self.created.0.into(),
+            files: self.files.into(),
+            vm_bytes: u8::try_from(self.vm.len()).expect("checked against VM_NAME_BYTES_MAX"),
+        };
+        [head.as_bytes(), self.vm.as_bytes(), self.name.as_bytes()].concat()
+    }
+
+    pub fn from_row(bytes: &[u8]) -> Option<SnapshotRow> {
+        let (head, rest) = SnapshotHead::read_from_prefix(bytes).ok()?;
+        if head.version != FORMAT_VERSION as u8 {
+            return None;
+        }
+        let (vm, name) = rest.split_at_checked(usize::from(head.vm_bytes))?;
+        Some(SnapshotRow {
+            datastore: DatastoreId(head.datastore.get()),
+            created: WallNanos(head.created.get()),
+            files: head.files.get(),
+            vm: text(vm)?,
+            name: text(name)?,
+        })
+    }
+
+    /// As people see it.
+    pub fn shown(&self, datastore: &str) -> VmSnapshot {
+        VmSnapshot {
+            datastore: datastore.to_owned(),
+            vm: self.vm.clone(),
+            name: self.name.clone(),
+            created: self.created,
+            files: self.files,
+        }
+    }
+}
+
+/// What a snapshot keeps of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrozenRow {
+    /// The store's snapshot of it.
+    pub snapshot: FileId,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Path in the datastore.
+    pub path: String,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FrozenHead {
+    version: u8,
+    snapshot: U64,
+    mode: U16,
+    uid: U32,
+    gid: U32,
+}
+
+impl FrozenRow {
+    pub fn to_row(&self) -> Vec<u8> {
+        let head = FrozenHead {
+            version: FORMAT_VERSION as u8,
+            snapshot: self.snapshot.0.into(),
+            mode: U16::new(self.mode as u16 & 0o7777),
+            uid: self.uid.into(),
+            gid: self.gid.into(),
+        };
+        [head.as_bytes(), self.path.as_bytes()].concat()
+    }
+
+    pub fn from_row(bytes: &[u8]) -> Option<FrozenRow> {
+        let (head, path) = FrozenHead::read_from_prefix(bytes).ok()?;
+        if head.version != FORMAT_VERSION as u8 || head.mode.get() & !0o7777 != 0 {
+            return None;
+        }
+        Some(FrozenRow {
+            snapshot: FileId(head.snapshot.get()),
+            mode: u32::from(head.mode.get()),
+            uid: head.uid.get(),
+            gid: head.gid.get(),
+            path: text(path)?,
+        })
+    }
 }
 
 // --- datastores ---

@@ -8,8 +8,9 @@ use base::{FileId, WallNanos};
 use crate::attr::FileKind;
 use crate::filesystem::Identity;
 use crate::format::{
-    DatastoreRow, Inode, entry_from_row, entry_to_row, key_of_file, key_of_pair, lock_from_row, lock_to_row,
-    monitored_from_row, monitored_to_row, name_from_row, name_to_row, number_from_row, reply_from_row, reply_to_row,
+    DatastoreRow, FrozenRow, Inode, SnapshotRow, entry_from_row, entry_to_row, key_of_file, key_of_pair, lock_from_row,
+    lock_to_row, monitored_from_row, monitored_to_row, name_from_row, name_to_row, number_from_row, reply_from_row,
+    reply_to_row,
 };
 use crate::handle::{DatastoreId, Handle};
 
@@ -56,6 +57,12 @@ fn read_all(bytes: &[u8]) {
     }
     if let Some(row) = DatastoreRow::from_row(bytes) {
         assert!(DatastoreRow::from_row(&row.to_row()).is_some());
+    }
+    if let Some(row) = SnapshotRow::from_row(bytes) {
+        assert_eq!(SnapshotRow::from_row(&row.to_row()), Some(row));
+    }
+    if let Some(row) = FrozenRow::from_row(bytes) {
+        assert_eq!(FrozenRow::from_row(&row.to_row()), Some(row));
     }
     if let Some(reply) = reply_from_row(bytes) {
         assert!(reply_from_row(&reply_to_row(&reply)).is_some());

@@ -7,6 +7,7 @@
 //!             Filesystem<S>: op/*.rs, one file per procedure
 //!      gate (per-inode async locks)  stamp (time that never goes back)
 //!      cache (inodes)   reply (journaled answers)   locks (NLM state)
+//!      vm (which files are a VM; snapshots, rollback and clones of all of them)
 //!             format.rs: tables and rows, the only place with byte layouts
 //!                        |
 //!                   engine::store::Store
@@ -49,14 +50,16 @@ mod reply;
 mod stamp;
 mod table;
 mod usage;
+mod vm;
 
 pub use attr::{Attr, FileKind, PreAttr, SetAttr, SetTime, Wcc};
 pub use caller::{Caller, GROUPS_MAX, NOBODY};
 pub use check::Finding;
 /// What users of [`Filesystem`] need to name of the store below it.
-pub use engine::store::{Piece, Store, WRITE_BYTES_MAX};
+pub use engine::store::{Extent, Piece, Store, WRITE_BYTES_MAX};
 pub use export::{DatastoreInfo, DatastoreOptions, Deletion, Export, Mounted, RootUser};
 pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};
 pub use refusal::{Refusal, Refused};
 pub use reply::{Outcome, ReplyNote, StoredReply};
+pub use vm::{Cloned, FileDifference, FileRole, RolledBack, Vm, VmFile, VmSnapshot};

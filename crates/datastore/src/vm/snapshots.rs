@@ -1,0 +1,254 @@
+//! Snapshots of VMs: taken, listed, deleted, rolled back to, compared.
+//!
+//! All files of a VM are frozen by one commit, so the snapshot is of one point in the order
+//! of operations, whatever the guest is writing.
+
+use base::{FileId, WallNanos};
+use engine::store::{Change, Extent, Store};
+
+use super::{FileDifference, Found, RolledBack, Vm, VmSnapshot, check_vm_name, inode_of};
+use crate::attr::FileKind;
+use crate::batch::Batch;
+use crate::filesystem::{Filesystem, WHOLE};
+use crate::format::{FROZEN, FrozenRow, PATH_BYTES_MAX, SNAPSHOTS, SnapshotRow, key_file, key_pair};
+use crate::gate::Mode;
+use crate::handle::DatastoreId;
+use crate::refusal::Refusal;
+
+/// Most files of a VM that is snapshotted: what one record holds with ease.
+const FILES_MAX: usize = 1000;
+
+/// A file of a snapshot on its way back.
+struct Return {
+    row: FrozenRow,
+    /// The file that takes the content, or the folder and name of one to be made.
+    to: Result<FileId, (FileId, String)>,
+}
+
+impl<S: Store> Filesystem<S> {
+    /// Freezes all files of a VM at one point of the order of operations.
+    pub async fn snapshot_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<VmSnapshot, Refusal> {
+        check_vm_name(name)?;
+        let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
+        let _turn = self.vm_turn.enter(WHOLE, Mode::Exclusive).await;
+        let found = self.vm(datastore, vm).await?;
+        if self.snapshot_named(datastore, vm, name).await.is_ok() {
+            return Err(Refusal::Exists);
+        }
+        if found.files.len() > FILES_MAX {
+            return Err(Refusal::TooBig);
+        }
+        self.freeze(&found, name).await
+    }
+
+    async fn freeze(&self, vm: &Vm, name: &str) -> Result<VmSnapshot, Refusal> {
+        let datastore = self.named(vm.datastore.as_bytes()).ok_or(Refusal::NoEntry)?;
+        let mut files: Vec<_> = vm.files.iter().collect();
+        files.sort_by_key(|file| file.file);
+        let mut passes = Vec::new();
+        for file in &files {
+            // Shared: writes go on, but none of them is removed.
+            passes.push(self.gates.enter(file.file, Mode::Shared).await);
+        }
+        let at = self.stamp().await?;
+        let set = self.store.next_file_id();
+        let mut batch = Batch::default();
+        let mut count = 0;
+        for file in files {
+            let Some(inode) = self.inode(file.file).await? else { continue };
+            if file.path.len() > PATH_BYTES_MAX {
+                return Err(Refusal::NameTooLong);
+            }
+            let snapshot = self.store.next_file_id();
+            let (mode, uid, gid, path) = (inode.mode, inode.uid, inode.gid, file.path.clone());
+            let row = FrozenRow { snapshot, mode, uid, gid, path };
+            batch.push(Change::Snapshot { file: file.file, snapshot });
+            batch.push(Change::Put { table: FROZEN, key: key_pair(set, file.file.0), value: row.to_row() });
+            count += 1;
+        }
+        let (vm_name, name) = (vm.name.clone(), name.to_owned());
+        let row = SnapshotRow { datastore: datastore.id, created: at, files: count, vm: vm_name, name };
+        batch.push(Change::Put { table: SNAPSHOTS, key: key_file(set), value: row.to_row() });
+        self.apply(batch).await?;
+        Ok(row.shown(&vm.datastore))
+    }
+
+    /// Snapshots of one VM of a datastore, or of all, oldest first.
+    pub async fn vm_snapshots(&self, datastore: &str, vm: Option<&str>) -> Result<Vec<VmSnapshot>, Refusal> {
+        let mut found = self.snapshots_of(datastore, vm).await?;
+        found.sort_by_key(|found| (found.row.created, found.set));
+        Ok(found.iter().map(|found| found.row.shown(datastore)).collect())
+    }
+
+    /// Deletes a snapshot; what only it held is given back in the background.
+    pub async fn delete_vm_snapshot(&self, datastore: &str, vm: &str, name: &str) -> Result<VmSnapshot, Refusal> {
+        let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
+        let _turn = self.vm_turn.enter(WHOLE, Mode::Exclusive).await;
+        let found = self.snapshot_named(datastore, vm, name).await?;
+        self.drop_set(&found).await?;
+        Ok(found.row.shown(datastore))
+    }
+
+    async fn drop_set(&self, found: &Found) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        for (file, row) in self.frozen_files(found.set).await? {
+            batch.push(Change::DropFile { file: row.snapshot });
+            batch.push(Change::Delete { table: FROZEN, key: key_pair(FileId(found.set), file.0) });
+        }
+        batch.push(Change::Delete { table: SNAPSHOTS, key: key_file(FileId(found.set)) });
+        self.apply(batch).await
+    }
+
+    /// The datastore is deleted, and so are the snapshots in it.
+    pub(crate) async fn drop_snapshots_in(&self, datastore: DatastoreId) -> Result<(), Refusal> {
+        for (key, value) in crate::table::all_rows(&*self.store, SNAPSHOTS).await? {
+            let set = crate::format::key_of_file(&key).ok_or(Refusal::Inconsistent)?.0;
+            let row = SnapshotRow::from_row(&value).ok_or(Refusal::Inconsistent)?;
+            if row.datastore == datastore {
+                self.drop_set(&Found { set, row }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the files of a VM the content of a snapshot again, all in one commit. Files that
+    /// are gone are made again where they were; files that the snapshot does not have stay.
+    pub async fn roll_back_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<RolledBack, Refusal> {
+        let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
+        let _turn = self.vm_turn.enter(WHOLE, Mode::Exclusive).await;
+        let found = self.snapshot_named(datastore, vm, name).await?;
+        let returns = self.returns(datastore, &found).await?;
+        let files: Vec<FileId> = returns.iter().filter_map(|back| back.to.as_ref().ok().copied()).collect();
+        let folders: Vec<FileId> = returns.iter().filter_map(|back| Some(back.to.as_ref().err()?.0)).collect();
+        let _passes = self.gates.enter_all(&[&files[..], &folders].concat()).await;
+        let mut done = RolledBack::default();
+        let left = self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default();
+        done.left = left.into_iter().filter(|file| !files.contains(&file.file)).map(|file| file.path).collect();
+        self.bring_back(returns, found.row.datastore, &mut done).await?;
+        Ok(done)
+    }
+
+    /// Where each file of a snapshot goes.
+    async fn returns(&self, datastore: &str, found: &Found) -> Result<Vec<Return>, Refusal> {
+        let root = self.named(datastore.as_bytes()).ok_or(Refusal::NoEntry)?.root;
+        let mut returns = Vec::new();
+        for (file, row) in self.frozen_files(found.set).await? {
+            let there = self.inode(file).await?.is_some();
+            let now = if there { Some(file) } else { self.file_at(root, &row.path).await? };
+            let to = match now {
+                Some(file) => Ok(file),
+                None => {
+                    let (above, name) = row.path.rsplit_once('/').unwrap_or(("", &row.path));
+                    let folder = self.file_at(root, above).await?.ok_or(Refusal::NoEntry)?;
+                    Err((folder, name.to_owned()))
+                }
+            };
+            returns.push(Return { row, to });
+        }
+        Ok(returns)
+    }
+
+    async fn bring_back(
+        &self,
+        returns: Vec<Return>,
+        datastore: DatastoreId,
+        done: &mut RolledBack,
+    ) -> Result<(), Refusal> {
+        let at = self.stamp().await?;
+        let mut batch = Batch::default();
+        let mut folders = std::collections::BTreeMap::new();
+        for Return { row, to } in returns {
+            match to {
+                Ok(file) => {
+                    let inode = self.inode(file).await?.ok_or(Refusal::Stale)?;
+                    if inode.kind != FileKind::Regular {
+                        return Err(Refusal::WrongKind);
+                    }
+                    let map = self.store.next_file_id();
+                    batch.push(Change::Rollback { file, snapshot: row.snapshot, map, at });
+                    done.files.push(row.path);
+                }
+                Err((folder, name)) => {
+                    if self.find(folder, name.as_bytes()).await?.is_some() {
+                        return Err(Refusal::Exists);
+                    }
+                    let mut dir = match folders.remove(&folder) {
+                        Some(dir) => dir,
+                        None => self.inode(folder).await?.ok_or(Refusal::Stale)?,
+                    };
+                    self.put_clone(&mut batch, (folder, &mut dir, &name), (&row, datastore), at);
+                    folders.insert(folder, dir);
+                    done.restored.push(row.path);
+                }
+            }
+        }
+        folders.into_iter().for_each(|(folder, dir)| batch.put_inode(folder, dir));
+        self.apply(batch).await
+    }
+
+    /// A new file with the content of a frozen one, under a free name of a folder.
+    pub(super) fn put_clone(
+        &self,
+        batch: &mut Batch,
+        (folder, dir, name): (FileId, &mut crate::format::Inode, &str),
+        (row, datastore): (&FrozenRow, DatastoreId),
+        at: WallNanos,
+    ) {
+        let file = self.store.next_file_id();
+        batch.push(Change::Clone { snapshot: row.snapshot, file, at });
+        batch.put_inode(file, inode_of(row, datastore, at));
+        batch.put_name(folder, name.as_bytes(), dir.next_cookie, file);
+        dir.add_name(false, at);
+    }
+
+    /// Where the files of a VM differ between a snapshot and another, or what they are now.
+    pub async fn compare_vm(
+        &self,
+        datastore: &str,
+        vm: &str,
+        (older, newer): (&str, Option<&str>),
+    ) -> Result<Vec<FileDifference>, Refusal> {
+        let then = self.frozen_files(self.snapshot_named(datastore, vm, older).await?.set).await?;
+        let mut now: std::collections::BTreeMap<FileId, (FileId, String)> = match newer {
+            Some(newer) => {
+                let set = self.snapshot_named(datastore, vm, newer).await?.set;
+                self.frozen_files(set).await?.into_iter().map(|(file, row)| (file, (row.snapshot, row.path))).collect()
+            }
+            None => {
+                let files = self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default();
+                files.into_iter().map(|file| (file.file, (file.file, file.path))).collect()
+            }
+        };
+        let mut found = Vec::new();
+        for (file, row) in then {
+            let newer = now.remove(&file);
+            found.push(self.difference(row.path, Some(row.snapshot), newer.map(|(file, _)| file)).await?);
+        }
+        for (_, (file, path)) in now {
+            found.push(self.difference(path, None, Some(file)).await?);
+        }
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    async fn difference(
+        &self,
+        path: String,
+        older: Option<FileId>,
+        newer: Option<FileId>,
+    ) -> Result<FileDifference, Refusal> {
+        let size = async |file: Option<FileId>| match file {
+            Some(file) => Ok::<_, Refusal>(self.store.head(file).await?.map(|head| head.size_bytes)),
+            None => Ok(None),
+        };
+        let size_bytes = (size(older).await?, size(newer).await?);
+        let extents = match (older, newer) {
+            (Some(older), Some(newer)) => self.store.differences(older, newer).await?,
+            _ => {
+                let len_bytes = size_bytes.0.or(size_bytes.1).unwrap_or(0);
+                if len_bytes > 0 { vec![Extent { offset_bytes: 0, len_bytes }] } else { Vec::new() }
+            }
+        };
+        Ok(FileDifference { path, extents, size_bytes })
+    }
+}
