@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
@@ -44,6 +45,36 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         })?;
         Ok(Self(name))
     }
+}
+
+/// Two names in the path.
+pub(crate) struct Parts2(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Parts2 {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path((one, two)) = names(Path::from_request_parts(parts, state).await)?;
+        Ok(Self(one, two))
+    }
+}
+
+/// Three names in the path.
+pub(crate) struct Parts3(pub String, pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Parts3 {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path((one, two, three)) = names(Path::from_request_parts(parts, state).await)?;
+        Ok(Self(one, two, three))
+    }
+}
+
+fn names<T>(read: Result<Path<T>, PathRejection>) -> Result<Path<T>, Refusal> {
+    read.map_err(|why| {
+        Problem::new(&codes::BAD_INPUT, "the names in the path make no sense").why(why.body_text()).into()
+    })
 }
 
 /// The body, as `T`.

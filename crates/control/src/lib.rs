@@ -42,6 +42,8 @@ pub mod text;
 pub mod tls;
 pub mod ui;
 pub mod upkeep;
+pub mod vm;
+mod vm_routes;
 
 pub use codes::{Code, Severity};
 pub use envelope::{Document, Envelope, Origin, Outcome};

@@ -51,7 +51,8 @@ use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
 use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
-use crate::{openapi, people, stream, ui};
+use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
+use crate::{openapi, people, stream, ui, vm_routes};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -80,6 +81,26 @@ pub trait ControlBackend: Send + Sync {
     fn checkpoint(&self) -> Answer<'_, CheckpointReport>;
     /// Fills lost journal legs anew and takes them in again.
     fn resilver_journal(&self) -> Answer<'_, ResilverReport>;
+    /// All VMs, by datastore and name.
+    fn vms(&self) -> Answer<'_, Vec<Vm>>;
+    /// Gives a VM another name.
+    fn rename_vm(&self, datastore: String, vm: String, new: String) -> Answer<'_, VmChanged>;
+    /// Makes a file one of a VM's, or of none by hand.
+    fn assign_to_vm(&self, datastore: String, wish: VmAssignment) -> Answer<'_, VmAssignment>;
+    /// Has a VM snapshotted by itself, or ends that.
+    fn schedule_vm(&self, datastore: String, vm: String, order: VmScheduleOrder) -> Answer<'_, VmScheduleOrder>;
+    /// Snapshots of a VM, oldest first; there may be some although the VM is gone.
+    fn vm_snapshots(&self, datastore: String, vm: String) -> Answer<'_, Vec<VmSnapshot>>;
+    /// Freezes all files of a VM at one point.
+    fn snapshot_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot>;
+    /// Deletes a snapshot.
+    fn delete_vm_snapshot(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot>;
+    /// Gives a VM the content of a snapshot again.
+    fn roll_back_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmChanged>;
+    /// Makes a VM from a snapshot; the names are the snapshot's and the new VM's.
+    fn clone_vm(&self, datastore: String, vm: String, names: (String, String)) -> Answer<'_, VmChanged>;
+    /// Where a VM differs between a snapshot and a later one, or what it is now.
+    fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference>;
     /// Prometheus text of the data path's counters; complete families, each with its type.
     fn data_path_metrics(&self) -> Answer<'_, String>;
 }
@@ -245,6 +266,7 @@ pub(crate) type Reply = Result<Response, Refusal>;
 pub fn table() -> Vec<Route> {
     let mut routes = questions();
     routes.extend(changes());
+    routes.extend(vm_routes::routes());
     routes.extend(people::routes());
     routes
 }

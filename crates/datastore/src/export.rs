@@ -267,6 +267,7 @@ impl<S: Store> Filesystem<S> {
     pub(crate) async fn clear(&self, root: FileId) -> Result<(), Refusal> {
         if let Some(inode) = self.inode(root).await? {
             self.drop_snapshots_in(inode.datastore).await?;
+            self.drop_vm_rows_in(inode.datastore).await?;
         }
         let mut dir = root;
         loop {

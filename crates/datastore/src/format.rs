@@ -273,6 +273,34 @@ pub(crate) fn key_assigned(file: FileId) -> Vec<u8> {
     [&[2], &file.0.to_be_bytes()[..]].concat()
 }
 
+/// Key of [`VMS`]: a VM that is snapshotted by itself, to [`ScheduleRow`].
+pub(crate) fn key_scheduled(datastore: DatastoreId, vm: &str) -> Vec<u8> {
+    [&[3], &datastore.0.to_be_bytes()[..], vm.as_bytes()].concat()
+}
+
+/// How a VM is snapshotted by itself.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct ScheduleRow {
+    version: u8,
+    pub every_seconds: U64,
+    pub keep: U32,
+}
+
+impl ScheduleRow {
+    pub fn new(every_seconds: u64, keep: u32) -> ScheduleRow {
+        ScheduleRow { version: FORMAT_VERSION as u8, every_seconds: every_seconds.into(), keep: keep.into() }
+    }
+
+    pub fn to_row(self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    pub fn of(bytes: &[u8]) -> Option<ScheduleRow> {
+        ScheduleRow::read_from_bytes(bytes).ok().filter(|row| row.version == FORMAT_VERSION as u8)
+    }
+}
+
 /// A snapshot of a VM as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotRow {

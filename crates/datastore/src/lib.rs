@@ -62,4 +62,4 @@ pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};
 pub use refusal::{Refusal, Refused};
 pub use reply::{Outcome, ReplyNote, StoredReply};
-pub use vm::{Cloned, FileDifference, FileRole, RolledBack, Vm, VmFile, VmSnapshot};
+pub use vm::{Cloned, FileDifference, FileRole, RolledBack, Vm, VmFile, VmSchedule, VmSnapshot};

@@ -116,6 +116,9 @@ fn what_was_removed_comes_back_and_what_came_since_stays() {
         assert_eq!(done.files.len() + done.restored.len(), 39);
         let back = find(&lab, "images/100/vm-100-disk-3.raw").unwrap();
         assert_eq!(byte(&lab, &back, 1), 4);
+        let differ = run(lab.fs.compare_vm("vms", "100", ("a", None))).unwrap();
+        let differ: Vec<_> = differ.into_iter().filter(|file| !file.extents.is_empty()).map(|file| file.path).collect();
+        assert_eq!(differ, ["images/100/vm-100-disk-99.raw"], "a file made again is compared with what it was");
         write(&lab, &back, 1, 66);
     }
     // A clone does not go over what is there.
@@ -131,6 +134,15 @@ fn names_given_by_hand_hold_and_snapshots_go_with_them() {
     run(lab.fs.rename_vm("vms", "100", "erp")).unwrap();
     assert_eq!(run(lab.fs.rename_vm("vms", "101", "erp")), Err(Refusal::Exists));
     assert_eq!(run(lab.fs.rename_vm("vms", "101", "a/b")), Err(Refusal::BadArgument));
+    assert_eq!(run(lab.fs.schedule_vm("vms", "none", Some((60, 3)))), Err(Refusal::NoEntry));
+    assert_eq!(run(lab.fs.schedule_vm("vms", "erp", Some((60, 0)))), Err(Refusal::BadArgument));
+    run(lab.fs.schedule_vm("vms", "101", Some((60, 3)))).unwrap();
+    run(lab.fs.rename_vm("vms", "101", "mail")).unwrap();
+    let schedules = |lab: &Lab| run(lab.fs.vm_schedules()).unwrap();
+    assert_eq!(schedules(&lab).iter().map(|one| (one.vm.as_str(), one.keep)).collect::<Vec<_>>(), [("mail", 3)]);
+    run(lab.fs.schedule_vm("vms", "mail", None)).unwrap();
+    assert_eq!(schedules(&lab), []);
+    run(lab.fs.rename_vm("vms", "mail", "101")).unwrap();
     let notes = file(&lab, &lab.root, "notes.txt", 1);
     run(lab.fs.assign_to_vm("vms", "notes.txt", Some("erp"))).unwrap();
     lab.reopen();
@@ -150,12 +162,16 @@ fn a_snapshot_outlives_the_vm_and_goes_with_the_datastore() {
     let folder = find(&lab, "images/101").unwrap();
     run(lab.fs.remove(&user(0), at(&folder, "vm-101-disk-0.raw"), None)).unwrap();
     assert_eq!(names(&lab).len(), 1);
+    let images = find(&lab, "images").unwrap();
+    run(lab.fs.rmdir(&user(0), at(&images, "101"), None)).unwrap();
     let done = run(lab.fs.roll_back_vm("vms", "101", "kept")).unwrap();
     assert_eq!(done.restored, ["images/101/vm-101-disk-0.raw"]);
     run(lab.fs.snapshot_vm("vms", "101", "second")).unwrap();
     run(lab.fs.delete_vm_snapshot("vms", "101", "kept")).unwrap();
     assert_eq!(run(lab.fs.roll_back_vm("vms", "101", "kept")), Err(Refusal::NoEntry));
     lab.assert_clean();
+    run(lab.fs.rename_vm("vms", "100", "erp")).unwrap();
+    run(lab.fs.schedule_vm("vms", "erp", Some((60, 3)))).unwrap();
     run(lab.fs.delete_datastore("vms", Deletion::WithContent)).unwrap();
     lab.assert_clean();
     let rows = |table| run(<MemoryStore as Store>::scan(&lab.store, engine::store::Table(table), &[], 99)).unwrap();

@@ -11,6 +11,7 @@ use control::jobs::{JobState, NewJob};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
+use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
 use engine::{Finding, Scrub};
@@ -127,6 +128,46 @@ impl ControlBackend for Backend {
 
     fn resilver_journal(&self) -> Answer<'_, ResilverReport> {
         self.ask(|shard| Box::pin(async move { Ok(shard.resilver_journal().await) }))
+    }
+
+    fn vms(&self) -> Answer<'_, Vec<Vm>> {
+        self.ask(|shard| Box::pin(async move { shard.vms().await }))
+    }
+
+    fn rename_vm(&self, datastore: String, vm: String, new: String) -> Answer<'_, VmChanged> {
+        self.ask(move |shard| Box::pin(async move { shard.rename_vm(&datastore, &vm, &new).await }))
+    }
+
+    fn assign_to_vm(&self, datastore: String, wish: VmAssignment) -> Answer<'_, VmAssignment> {
+        self.ask(move |shard| Box::pin(async move { shard.assign_to_vm(&datastore, wish).await }))
+    }
+
+    fn schedule_vm(&self, datastore: String, vm: String, order: VmScheduleOrder) -> Answer<'_, VmScheduleOrder> {
+        self.ask(move |shard| Box::pin(async move { shard.schedule_vm(&datastore, &vm, order).await }))
+    }
+
+    fn vm_snapshots(&self, datastore: String, vm: String) -> Answer<'_, Vec<VmSnapshot>> {
+        self.ask(move |shard| Box::pin(async move { shard.vm_snapshots(&datastore, &vm).await }))
+    }
+
+    fn snapshot_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot> {
+        self.ask(move |shard| Box::pin(async move { shard.snapshot_vm(&datastore, &vm, &name).await }))
+    }
+
+    fn delete_vm_snapshot(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot> {
+        self.ask(move |shard| Box::pin(async move { shard.delete_vm_snapshot(&datastore, &vm, &name).await }))
+    }
+
+    fn roll_back_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmChanged> {
+        self.ask(move |shard| Box::pin(async move { shard.roll_back_vm(&datastore, &vm, &name).await }))
+    }
+
+    fn clone_vm(&self, datastore: String, vm: String, (name, new): (String, String)) -> Answer<'_, VmChanged> {
+        self.ask(move |shard| Box::pin(async move { shard.clone_vm(&datastore, &vm, (&name, &new)).await }))
+    }
+
+    fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference> {
+        self.ask(move |shard| Box::pin(async move { shard.compare_vm(&datastore, &vm, names).await }))
     }
 
     fn data_path_metrics(&self) -> Answer<'_, String> {

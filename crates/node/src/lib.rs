@@ -22,8 +22,10 @@ mod pool;
 mod ready;
 mod records;
 mod sample;
+mod schedules;
 mod shard;
 mod upkeep;
+mod vms;
 
 use std::future::Future;
 use std::sync::Arc;

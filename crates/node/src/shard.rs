@@ -23,6 +23,7 @@ use crate::nfs_door::{Door, answer_datagrams, call_clients, register, unregister
 use crate::pool::{self, Media};
 use crate::ready::{Ready, bind, bind_datagrams};
 use crate::sample::Sample;
+use crate::schedules::keep_schedules;
 
 const PORTMAP_PORT: u16 = 111;
 /// Connections get this long to take their last replies.
@@ -125,6 +126,7 @@ impl Shard {
         }
         tokio::task::spawn_local(call_clients(self.service.clone()));
         tokio::task::spawn_local(sample_for_ever(self.clone()));
+        tokio::task::spawn_local(keep_schedules(self.clone()));
         Ok(())
     }
 

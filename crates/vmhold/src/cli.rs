@@ -10,6 +10,7 @@ use load::command::{BenchCommand, NfsCommand};
 use load::workload::parse_bytes;
 
 use crate::quickstart::QuickstartCommand;
+use crate::vm_command::VmCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +96,8 @@ pub enum Noun {
     Journal(JournalCommand),
     /// Datastores: exports that hold VMs
     Datastore(DatastoreCommand),
+    /// VMs: the files recognised as one; snapshots, rollback, clones
+    Vm(VmCommand),
     /// Work that goes on or went on
     Job(JobCommand),
     /// What happened

@@ -10,7 +10,7 @@
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
 //!  host_command  accel_command  the agent of a hypervisor host, and its disks
-//!  job_command  events_command  people_command
+//!  vm_command  job_command  events_command  people_command
 //!  serve   log_lines   signals  the server
 //!  quickstart                   the demo: make, start, break, check, remove
 //! ```
@@ -41,6 +41,7 @@ mod say;
 mod serve;
 mod signals;
 mod store_command;
+mod vm_command;
 mod watch;
 
 use std::process::ExitCode;
@@ -99,6 +100,7 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Pool(command) => pool_command::run(command, global, say),
         Noun::Drive(command) => pool_command::drives(command, global, say),
         Noun::Datastore(command) => datastore_command::run(command, global, say),
+        Noun::Vm(command) => vm_command::run(command, global, say),
         Noun::Job(command) => job_command::run(command, global, say),
         Noun::Events(command) => events_command::run(command, global, say),
         Noun::Iostat(command) => iostat_command::run(command, global, say),

@@ -40,6 +40,7 @@ mod command;
 mod datastore;
 mod host;
 mod pool;
+mod vm;
 
 use std::fmt;
 
@@ -49,6 +50,7 @@ pub use command::*;
 pub use datastore::*;
 pub use host::*;
 pub use pool::*;
+pub use vm::*;
 
 /// How bad a condition is.
 #[derive(
@@ -180,7 +182,7 @@ impl crate::envelope::Document for CodePage {
 
 /// Every code, in number order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [pool::ALL, datastore::ALL, host::ALL, command::ALL].into_iter().flatten().copied()
+    [pool::ALL, datastore::ALL, vm::ALL, host::ALL, command::ALL].into_iter().flatten().copied()
 }
 
 /// Finds a code by `VH1021`, `vh1021`, `1021` or its name.
@@ -261,6 +263,7 @@ mod tests {
     fn numbers_stand_in_the_range_of_their_file() {
         assert!(pool::ALL.iter().all(|code| code.number / 1000 == 1));
         assert!(datastore::ALL.iter().all(|code| code.number / 1000 == 2));
+        assert!(vm::ALL.iter().all(|code| code.number / 1000 == 3));
         assert!(host::ALL.iter().all(|code| code.number / 1000 == 5));
         assert!(command::ALL.iter().all(|code| (7..=9).contains(&(code.number / 1000))));
     }

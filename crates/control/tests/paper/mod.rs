@@ -25,6 +25,7 @@ use control::server::{Answer, Api, Books, ControlBackend, serve};
 use control::status::{Facts, Latency, Load, Memory, NfsService};
 use control::tls::{self, Fingerprint};
 use control::upkeep::{DriveTaken, ScrubAction, ScrubPass, ScrubReport};
+use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmFile, VmScheduleOrder, VmSnapshot};
 
 /// A store that is only a list of datastores.
 #[derive(Default)]
@@ -88,6 +89,17 @@ fn scrub_report(state: &str) -> ScrubReport {
         overdue: false,
         history: Vec::new(),
     }
+}
+
+/// The one VM there is.
+fn vm() -> Vm {
+    let path = "images/100/vm-100-disk-0.raw".into();
+    let file = VmFile { path, role: "disk".into(), size_bytes: 1, used_bytes: 1 };
+    let (datastore, name) = ("demo".to_owned(), "100".to_owned());
+    let created_at = jiff::Timestamp::UNIX_EPOCH;
+    let (of, vm) = (datastore.clone(), name.clone());
+    let snapshot = VmSnapshot { datastore: of, vm, name: "before".into(), created_at, files: 1 };
+    Vm { datastore, name, files: vec![file], snapshots: vec![snapshot], schedule: None }
 }
 
 impl ControlBackend for Paper {
@@ -185,6 +197,53 @@ impl ControlBackend for Paper {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let taken_as = format!("flash0/{slot}");
         now(path.map(|path| DriveTaken { taken_as, path }).ok_or_else(|| Problem::new(&codes::NO_SPARE, "no spare")))
+    }
+
+    fn vms(&self) -> Answer<'_, Vec<Vm>> {
+        now(Ok(vec![vm()]))
+    }
+
+    fn rename_vm(&self, datastore: String, _: String, new: String) -> Answer<'_, VmChanged> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(VmChanged { datastore, vm: new, ..VmChanged::default() }))
+    }
+
+    fn assign_to_vm(&self, _: String, wish: VmAssignment) -> Answer<'_, VmAssignment> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(wish))
+    }
+
+    fn schedule_vm(&self, _: String, _: String, order: VmScheduleOrder) -> Answer<'_, VmScheduleOrder> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(order))
+    }
+
+    fn vm_snapshots(&self, _: String, name: String) -> Answer<'_, Vec<VmSnapshot>> {
+        now(if name == "100" { Ok(vm().snapshots) } else { Err(Problem::new(&codes::VM_NOT_FOUND, "no such VM")) })
+    }
+
+    fn snapshot_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(VmSnapshot { datastore, vm, name, created_at: jiff::Timestamp::UNIX_EPOCH, files: 1 }))
+    }
+
+    fn delete_vm_snapshot(&self, _: String, _: String, _: String) -> Answer<'_, VmSnapshot> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(vm().snapshots.remove(0)))
+    }
+
+    fn roll_back_vm(&self, datastore: String, vm: String, _: String) -> Answer<'_, VmChanged> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(VmChanged { datastore, vm, ..VmChanged::default() }))
+    }
+
+    fn clone_vm(&self, datastore: String, _: String, (_, new): (String, String)) -> Answer<'_, VmChanged> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(VmChanged { datastore, vm: new, ..VmChanged::default() }))
+    }
+
+    fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference> {
+        now(Ok(VmDifference { datastore, vm, from: names.0, to: names.1, files: Vec::new() }))
     }
 
     fn resilver_journal(&self) -> Answer<'_, ResilverReport> {

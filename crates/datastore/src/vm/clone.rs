@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use base::{FileId, WallNanos};
-use engine::store::Store;
+use engine::store::{Change, Store};
 
-use super::check_vm_name;
 use super::recognise::recognise;
+use super::{check_vm_name, inode_of};
 use crate::batch::Batch;
 use crate::filesystem::{Filesystem, WHOLE};
 use crate::format::{FrozenRow, Inode};
@@ -62,8 +62,20 @@ fn new_paths(paths: &[&str], new: &str) -> Vec<String> {
 }
 
 /// Folders on the way to new files, those that are there and those to be made.
-struct Folders {
+pub(super) struct Folders {
     known: BTreeMap<String, (FileId, Inode)>,
+}
+
+impl Folders {
+    /// From the top of a datastore on.
+    pub fn from(root: FileId, inode: Inode) -> Folders {
+        Folders { known: BTreeMap::from([(String::new(), (root, inode))]) }
+    }
+
+    /// What has become of them.
+    pub fn put_into(self, batch: &mut Batch) {
+        self.known.into_values().for_each(|(folder, inode)| batch.put_inode(folder, inode));
+    }
 }
 
 impl<S: Store> Filesystem<S> {
@@ -88,7 +100,7 @@ impl<S: Store> Filesystem<S> {
     }
 
     /// Folders that are there and that get a new name.
-    async fn folders_there(&self, root: FileId, paths: &[String]) -> Result<Vec<FileId>, Refusal> {
+    pub(super) async fn folders_there(&self, root: FileId, paths: &[String]) -> Result<Vec<FileId>, Refusal> {
         let mut there = vec![root];
         for path in paths {
             let mut at = root;
@@ -112,20 +124,36 @@ impl<S: Store> Filesystem<S> {
     ) -> Result<(), Refusal> {
         let at = self.stamp().await?;
         let top = self.inode(root).await?.ok_or(Refusal::Stale)?;
-        let mut folders = Folders { known: BTreeMap::from([(String::new(), (root, top))]) };
+        let mut folders = Folders::from(root, top);
         let mut batch = Batch::default();
         for (row, path) in rows.iter().zip(paths) {
-            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-            self.reach(&mut folders, &mut batch, (above, datastore), at).await?;
-            let (folder, dir) = folders.known.get_mut(above).ok_or(Refusal::Inconsistent)?;
-            check_name(name.as_bytes())?;
-            if self.find(*folder, name.as_bytes()).await?.is_some() {
-                return Err(Refusal::Exists);
-            }
-            self.put_clone(&mut batch, (*folder, dir, name), (row, datastore), at);
+            self.place_clone(&mut folders, &mut batch, (path, row), (datastore, at)).await?;
         }
-        folders.known.into_values().for_each(|(folder, inode)| batch.put_inode(folder, inode));
+        folders.put_into(&mut batch);
         self.apply(batch).await
+    }
+
+    /// Makes a file with the content of a frozen one at a free path, and the folders on the way.
+    pub(super) async fn place_clone(
+        &self,
+        folders: &mut Folders,
+        batch: &mut Batch,
+        (path, row): (&str, &FrozenRow),
+        (datastore, at): (DatastoreId, WallNanos),
+    ) -> Result<(), Refusal> {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        self.reach(folders, batch, (above, datastore), at).await?;
+        let (folder, dir) = folders.known.get_mut(above).ok_or(Refusal::Inconsistent)?;
+        check_name(name.as_bytes())?;
+        if self.find(*folder, name.as_bytes()).await?.is_some() {
+            return Err(Refusal::Exists);
+        }
+        let file = self.store.next_file_id();
+        batch.push(Change::Clone { snapshot: row.snapshot, file, at });
+        batch.put_inode(file, inode_of(row, datastore, at));
+        batch.put_name(*folder, name.as_bytes(), dir.next_cookie, file);
+        dir.add_name(false, at);
+        Ok(())
     }
 
     /// Knows the folder at `path`, and makes what is not there of the way to it.

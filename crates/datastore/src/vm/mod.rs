@@ -7,6 +7,7 @@
 
 mod clone;
 pub mod recognise;
+mod schedule;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use engine::store::{Change, Extent, Store};
 
 pub use clone::Cloned;
 pub use recognise::FileRole;
+pub use schedule::VmSchedule;
 
 use crate::attr::FileKind;
 use crate::batch::Batch;
@@ -149,6 +151,7 @@ impl<S: Store> Filesystem<S> {
         for key in keys {
             batch.push(Change::Put { table: VMS, key: key_renamed(store.id, key), value: new.as_bytes().to_vec() });
         }
+        self.move_schedule(&mut batch, store.id, (name, new)).await?;
         let assigned = self.assignments().await?;
         for file in vm.files.iter().filter(|file| assigned.contains_key(&file.file)) {
             batch.push(Change::Put { table: VMS, key: key_assigned(file.file), value: new.as_bytes().to_vec() });

@@ -3,10 +3,11 @@
 //! All files of a VM are frozen by one commit, so the snapshot is of one point in the order
 //! of operations, whatever the guest is writing.
 
-use base::{FileId, WallNanos};
+use base::FileId;
 use engine::store::{Change, Extent, Store};
 
-use super::{FileDifference, Found, RolledBack, Vm, VmSnapshot, check_vm_name, inode_of};
+use super::clone::Folders;
+use super::{FileDifference, Found, RolledBack, Vm, VmSnapshot, check_vm_name};
 use crate::attr::FileKind;
 use crate::batch::Batch;
 use crate::filesystem::{Filesystem, WHOLE};
@@ -21,8 +22,16 @@ const FILES_MAX: usize = 1000;
 /// A file of a snapshot on its way back.
 struct Return {
     row: FrozenRow,
-    /// The file that takes the content, or the folder and name of one to be made.
-    to: Result<FileId, (FileId, String)>,
+    /// The file that takes the content; without one it is made again at its path.
+    to: Option<FileId>,
+}
+
+/// A file on one side of a comparison.
+struct Side {
+    file: FileId,
+    /// What is compared: the file, or what a snapshot has of it.
+    shown: FileId,
+    path: String,
 }
 
 impl<S: Store> Filesystem<S> {
@@ -117,32 +126,26 @@ impl<S: Store> Filesystem<S> {
         let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
         let _turn = self.vm_turn.enter(WHOLE, Mode::Exclusive).await;
         let found = self.snapshot_named(datastore, vm, name).await?;
-        let returns = self.returns(datastore, &found).await?;
-        let files: Vec<FileId> = returns.iter().filter_map(|back| back.to.as_ref().ok().copied()).collect();
-        let folders: Vec<FileId> = returns.iter().filter_map(|back| Some(back.to.as_ref().err()?.0)).collect();
+        let root = self.named(datastore.as_bytes()).ok_or(Refusal::NoEntry)?.root;
+        let returns = self.returns(root, &found).await?;
+        let files: Vec<FileId> = returns.iter().filter_map(|back| back.to).collect();
+        let paths: Vec<String> =
+            returns.iter().filter(|back| back.to.is_none()).map(|back| back.row.path.clone()).collect();
+        let folders = self.folders_there(root, &paths).await?;
         let _passes = self.gates.enter_all(&[&files[..], &folders].concat()).await;
         let mut done = RolledBack::default();
         let left = self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default();
         done.left = left.into_iter().filter(|file| !files.contains(&file.file)).map(|file| file.path).collect();
-        self.bring_back(returns, found.row.datastore, &mut done).await?;
+        self.bring_back((root, found.row.datastore), returns, &mut done).await?;
         Ok(done)
     }
 
     /// Where each file of a snapshot goes.
-    async fn returns(&self, datastore: &str, found: &Found) -> Result<Vec<Return>, Refusal> {
-        let root = self.named(datastore.as_bytes()).ok_or(Refusal::NoEntry)?.root;
+    async fn returns(&self, root: FileId, found: &Found) -> Result<Vec<Return>, Refusal> {
         let mut returns = Vec::new();
         for (file, row) in self.frozen_files(found.set).await? {
             let there = self.inode(file).await?.is_some();
-            let now = if there { Some(file) } else { self.file_at(root, &row.path).await? };
-            let to = match now {
-                Some(file) => Ok(file),
-                None => {
-                    let (above, name) = row.path.rsplit_once('/').unwrap_or(("", &row.path));
-                    let folder = self.file_at(root, above).await?.ok_or(Refusal::NoEntry)?;
-                    Err((folder, name.to_owned()))
-                }
-            };
+            let to = if there { Some(file) } else { self.file_at(root, &row.path).await? };
             returns.push(Return { row, to });
         }
         Ok(returns)
@@ -150,55 +153,29 @@ impl<S: Store> Filesystem<S> {
 
     async fn bring_back(
         &self,
+        (root, datastore): (FileId, DatastoreId),
         returns: Vec<Return>,
-        datastore: DatastoreId,
         done: &mut RolledBack,
     ) -> Result<(), Refusal> {
         let at = self.stamp().await?;
         let mut batch = Batch::default();
-        let mut folders = std::collections::BTreeMap::new();
+        let mut folders = Folders::from(root, self.inode(root).await?.ok_or(Refusal::Stale)?);
         for Return { row, to } in returns {
-            match to {
-                Ok(file) => {
-                    let inode = self.inode(file).await?.ok_or(Refusal::Stale)?;
-                    if inode.kind != FileKind::Regular {
-                        return Err(Refusal::WrongKind);
-                    }
-                    let map = self.store.next_file_id();
-                    batch.push(Change::Rollback { file, snapshot: row.snapshot, map, at });
-                    done.files.push(row.path);
+            if let Some(file) = to {
+                let inode = self.inode(file).await?.ok_or(Refusal::Stale)?;
+                if inode.kind != FileKind::Regular {
+                    return Err(Refusal::WrongKind);
                 }
-                Err((folder, name)) => {
-                    if self.find(folder, name.as_bytes()).await?.is_some() {
-                        return Err(Refusal::Exists);
-                    }
-                    let mut dir = match folders.remove(&folder) {
-                        Some(dir) => dir,
-                        None => self.inode(folder).await?.ok_or(Refusal::Stale)?,
-                    };
-                    self.put_clone(&mut batch, (folder, &mut dir, &name), (&row, datastore), at);
-                    folders.insert(folder, dir);
-                    done.restored.push(row.path);
-                }
+                let map = self.store.next_file_id();
+                batch.push(Change::Rollback { file, snapshot: row.snapshot, map, at });
+                done.files.push(row.path);
+            } else {
+                self.place_clone(&mut folders, &mut batch, (&row.path, &row), (datastore, at)).await?;
+                done.restored.push(row.path);
             }
         }
-        folders.into_iter().for_each(|(folder, dir)| batch.put_inode(folder, dir));
+        folders.put_into(&mut batch);
         self.apply(batch).await
-    }
-
-    /// A new file with the content of a frozen one, under a free name of a folder.
-    pub(super) fn put_clone(
-        &self,
-        batch: &mut Batch,
-        (folder, dir, name): (FileId, &mut crate::format::Inode, &str),
-        (row, datastore): (&FrozenRow, DatastoreId),
-        at: WallNanos,
-    ) {
-        let file = self.store.next_file_id();
-        batch.push(Change::Clone { snapshot: row.snapshot, file, at });
-        batch.put_inode(file, inode_of(row, datastore, at));
-        batch.put_name(folder, name.as_bytes(), dir.next_cookie, file);
-        dir.add_name(false, at);
     }
 
     /// Where the files of a VM differ between a snapshot and another, or what they are now.
@@ -209,23 +186,27 @@ impl<S: Store> Filesystem<S> {
         (older, newer): (&str, Option<&str>),
     ) -> Result<Vec<FileDifference>, Refusal> {
         let then = self.frozen_files(self.snapshot_named(datastore, vm, older).await?.set).await?;
-        let mut now: std::collections::BTreeMap<FileId, (FileId, String)> = match newer {
+        let mut now: Vec<Side> = match newer {
             Some(newer) => {
                 let set = self.snapshot_named(datastore, vm, newer).await?.set;
-                self.frozen_files(set).await?.into_iter().map(|(file, row)| (file, (row.snapshot, row.path))).collect()
+                let side = |(file, row): (FileId, FrozenRow)| Side { file, shown: row.snapshot, path: row.path };
+                self.frozen_files(set).await?.into_iter().map(side).collect()
             }
             None => {
                 let files = self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default();
-                files.into_iter().map(|file| (file.file, (file.file, file.path))).collect()
+                files.into_iter().map(|file| Side { file: file.file, shown: file.file, path: file.path }).collect()
             }
         };
         let mut found = Vec::new();
         for (file, row) in then {
-            let newer = now.remove(&file);
-            found.push(self.difference(row.path, Some(row.snapshot), newer.map(|(file, _)| file)).await?);
+            // A file that was replaced by another of the same path is compared with that.
+            let same = |side: &Side| (side.file != file, side.path != row.path);
+            let best = (0..now.len()).min_by_key(|&at| same(&now[at])).filter(|&at| same(&now[at]) != (true, true));
+            let newer = best.map(|at| now.swap_remove(at).shown);
+            found.push(self.difference(row.path, Some(row.snapshot), newer).await?);
         }
-        for (_, (file, path)) in now {
-            found.push(self.difference(path, None, Some(file)).await?);
+        for side in now {
+            found.push(self.difference(side.path, None, Some(side.shown)).await?);
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)

@@ -1,0 +1,194 @@
+//! What the API asks about VMs, answered by the filesystem.
+
+use control::vm::{
+    Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmSchedule, VmScheduleOrder,
+    VmSnapshot,
+};
+use control::{Problem, codes};
+use datastore::{FileRole, Refusal};
+use jiff::Timestamp;
+
+use crate::shard::Shard;
+
+fn role(role: FileRole) -> String {
+    let word = match role {
+        FileRole::Disk => "disk",
+        FileRole::Config => "config",
+        FileRole::Nvram => "nvram",
+        FileRole::Memory => "memory",
+        FileRole::Lock => "lock",
+        FileRole::Other => "other",
+    };
+    word.to_owned()
+}
+
+fn snapshot(taken: datastore::VmSnapshot) -> VmSnapshot {
+    let datastore::VmSnapshot { datastore, vm, name, created, files } = taken;
+    let created_at = Timestamp::from_nanosecond(i128::from(created.0)).unwrap_or_default();
+    VmSnapshot { datastore, vm, name, created_at, files }
+}
+
+/// What a refusal means for a VM as a whole.
+fn refused(vm: &str, refusal: Refusal) -> Problem {
+    Problem::new(&codes::VM_NOT_CHANGED, format!("VM \"{vm}\" cannot be changed")).why(refusal.to_string())
+}
+
+fn no_vm(datastore: &str, vm: &str) -> Problem {
+    Problem::new(&codes::VM_NOT_FOUND, format!("no VM named \"{vm}\" in datastore \"{datastore}\""))
+        .step("vmhold vm list")
+}
+
+fn no_snapshot(datastore: &str, vm: &str, name: &str) -> Problem {
+    Problem::new(&codes::SNAPSHOT_NOT_FOUND, format!("VM \"{vm}\" has no snapshot named \"{name}\""))
+        .step(format!("vmhold vm snapshot list {datastore}/{vm}"))
+}
+
+fn exists(new: &str) -> Problem {
+    Problem::new(&codes::VM_EXISTS, format!("there is a VM \"{new}\" already, or a file of one"))
+}
+
+impl Shard {
+    pub(crate) async fn vms(&self) -> Result<Vec<Vm>, Problem> {
+        let cannot = |refusal: Refusal| refused("", refusal);
+        let mut vms = Vec::new();
+        let schedules = self.fs.vm_schedules().await.map_err(cannot)?;
+        for found in self.fs.vms().await.map_err(cannot)? {
+            let snapshots = self.fs.vm_snapshots(&found.datastore, Some(&found.name)).await.map_err(cannot)?;
+            let files = found.files.into_iter().map(|file| VmFile {
+                path: file.path,
+                role: role(file.role),
+                size_bytes: file.size_bytes,
+                used_bytes: file.used_bytes,
+            });
+            let own = schedules.iter().find(|own| own.datastore == found.datastore && own.vm == found.name);
+            let schedule = own.map(|own| VmSchedule { every_seconds: own.every_seconds, keep: own.keep });
+            vms.push(Vm {
+                schedule,
+                datastore: found.datastore,
+                name: found.name,
+                files: files.collect(),
+                snapshots: snapshots.into_iter().map(snapshot).collect(),
+            });
+        }
+        Ok(vms)
+    }
+
+    pub(crate) async fn rename_vm(&self, datastore: &str, vm: &str, new: &str) -> Result<VmChanged, Problem> {
+        self.fs.rename_vm(datastore, vm, new).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_vm(datastore, vm),
+            Refusal::Exists => exists(new),
+            refusal => refused(vm, refusal),
+        })?;
+        Ok(VmChanged { datastore: datastore.to_owned(), vm: new.to_owned(), ..VmChanged::default() })
+    }
+
+    pub(crate) async fn assign_to_vm(&self, datastore: &str, wish: VmAssignment) -> Result<VmAssignment, Problem> {
+        let assigned = self.fs.assign_to_vm(datastore, &wish.path, wish.vm.as_deref()).await;
+        assigned.map_err(|refusal| match refusal {
+            Refusal::NoEntry => {
+                Problem::new(&codes::NOT_FOUND, format!("no file \"{}\" in datastore \"{datastore}\"", wish.path))
+            }
+            refusal => refused(wish.vm.as_deref().unwrap_or(&wish.path), refusal),
+        })?;
+        Ok(wish)
+    }
+
+    pub(crate) async fn schedule_vm(
+        &self,
+        datastore: &str,
+        vm: &str,
+        order: VmScheduleOrder,
+    ) -> Result<VmScheduleOrder, Problem> {
+        let wish = order.schedule.map(|schedule| (schedule.every_seconds, schedule.keep));
+        self.fs.schedule_vm(datastore, vm, wish).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_vm(datastore, vm),
+            refusal => refused(vm, refusal),
+        })?;
+        Ok(order)
+    }
+
+    pub(crate) async fn vm_snapshots(&self, datastore: &str, vm: &str) -> Result<Vec<VmSnapshot>, Problem> {
+        let found = self.fs.vm_snapshots(datastore, Some(vm)).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => {
+                Problem::new(&codes::DATASTORE_NOT_FOUND, format!("no datastore named \"{datastore}\""))
+            }
+            refusal => refused(vm, refusal),
+        })?;
+        if found.is_empty() && self.fs.vm(datastore, vm).await.is_err() {
+            return Err(no_vm(datastore, vm));
+        }
+        Ok(found.into_iter().map(snapshot).collect())
+    }
+
+    pub(crate) async fn snapshot_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<VmSnapshot, Problem> {
+        let taken = self.fs.snapshot_vm(datastore, vm, name).await;
+        taken.map(snapshot).map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_vm(datastore, vm),
+            Refusal::Exists => {
+                let what = format!("VM \"{vm}\" has a snapshot named \"{name}\" already");
+                Problem::new(&codes::SNAPSHOT_EXISTS, what)
+            }
+            refusal => refused(vm, refusal),
+        })
+    }
+
+    pub(crate) async fn delete_vm_snapshot(
+        &self,
+        datastore: &str,
+        vm: &str,
+        name: &str,
+    ) -> Result<VmSnapshot, Problem> {
+        let deleted = self.fs.delete_vm_snapshot(datastore, vm, name).await;
+        deleted.map(snapshot).map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_snapshot(datastore, vm, name),
+            refusal => refused(vm, refusal),
+        })
+    }
+
+    pub(crate) async fn roll_back_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<VmChanged, Problem> {
+        let done = self.fs.roll_back_vm(datastore, vm, name).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_snapshot(datastore, vm, name),
+            refusal => refused(vm, refusal),
+        })?;
+        let datastore::RolledBack { files, restored, left } = done;
+        Ok(VmChanged { datastore: datastore.to_owned(), vm: vm.to_owned(), files, restored, left })
+    }
+
+    pub(crate) async fn clone_vm(
+        &self,
+        datastore: &str,
+        vm: &str,
+        (name, new): (&str, &str),
+    ) -> Result<VmChanged, Problem> {
+        let made = self.fs.clone_vm(datastore, vm, name, new).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_snapshot(datastore, vm, name),
+            Refusal::Exists => exists(new),
+            refusal => refused(vm, refusal),
+        })?;
+        let (datastore, vm) = (datastore.to_owned(), new.to_owned());
+        Ok(VmChanged { datastore, vm, files: made.files, ..VmChanged::default() })
+    }
+
+    pub(crate) async fn compare_vm(
+        &self,
+        datastore: &str,
+        vm: &str,
+        (from, to): (String, Option<String>),
+    ) -> Result<VmDifference, Problem> {
+        let found =
+            self.fs.compare_vm(datastore, vm, (&from, to.as_deref())).await.map_err(|refusal| match refusal {
+                Refusal::NoEntry => no_snapshot(datastore, vm, to.as_deref().unwrap_or(&from)),
+                refusal => refused(vm, refusal),
+            })?;
+        let extent =
+            |extent: datastore::Extent| VmExtent { offset_bytes: extent.offset_bytes, length_bytes: extent.len_bytes };
+        let files = found.into_iter().map(|file| VmFileDifference {
+            path: file.path,
+            older_size_bytes: file.size_bytes.0,
+            newer_size_bytes: file.size_bytes.1,
+            extents: file.extents.into_iter().map(extent).collect(),
+        });
+        let (datastore, vm) = (datastore.to_owned(), vm.to_owned());
+        Ok(VmDifference { datastore, vm, from, to, files: files.collect() })
+    }
+}
