@@ -25,7 +25,7 @@ use crate::rebuild::Rebuild;
 use crate::scrub::Scrubber;
 use crate::state::State;
 use crate::store::{FileHead, StoreRefusal};
-use crate::tree::{Missing, PageId};
+use crate::tree::{Missing, PageId, Pages};
 
 pub(crate) type BlockCache = Cache<ObjectId, Buf, UnitWeighter, FixedState, DefaultLifecycle<ObjectId, Buf>>;
 
@@ -157,11 +157,23 @@ impl Inner {
         }
     }
 
-    /// Reads page `id` from media, and before it whatever table pages lead to it.
+    /// Reads page `id` from media, and before it whatever table pages lead to it. Returns
+    /// without it if its tree let go of it meanwhile: whoever wants it has to look again.
     pub async fn load(&self, id: PageId) -> Result<(), StoreRefusal> {
+        let mut has_waited = false;
         loop {
             let _era = self.era();
-            let (target, entry) = self.nearest(id)?;
+            // Somebody else may have brought it, and a checkpoint may be writing it: then what
+            // its entry names is not on media yet.
+            if has_waited && self.is_resident(id) {
+                return Ok(());
+            }
+            let (target, entry) = match self.nearest(id) {
+                Ok(found) => found,
+                Err(_) if has_waited => return Ok(()),
+                Err(target) => return Err(self.lost_page(target)),
+            };
+            has_waited = true;
             self.counters.borrow_mut().pages_read += 1;
             let read = self.read_object(Principal::MetadataRead, entry.place, |found| {
                 found.kind == ObjectKind::Page && found.id == target.0 && found.sequence == entry.version
@@ -185,14 +197,20 @@ impl Inner {
         }
     }
 
-    /// The first page on the way down to `id` that is not in memory, and its entry.
-    fn nearest(&self, id: PageId) -> Result<(PageId, PageEntry), StoreRefusal> {
+    fn is_resident(&self, id: PageId) -> bool {
+        let pages = &self.state.borrow().pages;
+        if id.level() == 0 { pages.page(id).is_ok() } else { pages.table(id).is_ok() }
+    }
+
+    /// The first page on the way down to `id` that is not in memory, and its entry; a page that
+    /// stands nowhere otherwise.
+    fn nearest(&self, id: PageId) -> Result<(PageId, PageEntry), PageId> {
         let state = self.state.borrow();
         let mut target = id;
         loop {
             match state.pages.entry(target) {
                 Ok(entry) if entry.is_some() => return Ok((target, entry)),
-                Ok(_) => return Err(self.lost_page(target)),
+                Ok(_) => return Err(target),
                 Err(Missing(table)) => target = table,
             }
         }
