@@ -78,7 +78,7 @@ check() {
 
 # Number of the first FIELD in a JSON document on standard input.
 json_number() {
-  tr -d ' \n' | grep -o "\"$1\":\[*[0-9.]*" | head -n 1 | grep -o '[0-9.]*$'
+  tr -d ' \n' | grep -o "\"$1\":\[*[0-9.]*" | sed -n 1p | grep -o '[0-9.]*$'
 }
 
 # between LEAST MOST: milliseconds as seconds.
