@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod listener;
 pub mod metrics;
+pub mod mutual;
 pub mod openapi;
 mod people;
 pub mod plan;

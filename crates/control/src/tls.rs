@@ -28,15 +28,15 @@ use crate::problem::Problem;
 pub type TlsConfig = ServerConfig;
 
 /// Versions offered: 1.3 and nothing older.
-const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// SHA-256 over a certificate, written as browsers do: `AB:CD:...`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    fn of(certificate: &CertificateDer<'_>) -> Self {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
         Self(bytes)
@@ -152,16 +152,22 @@ pub fn client(fingerprint: Fingerprint) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Compares the fingerprint; checks that the server holds the key by the signature of the
 /// handshake. Names and dates say nothing here: the certificate is known, not vouched for.
 #[derive(Debug)]
-struct Pinned {
+pub(crate) struct Pinned {
     fingerprint: Fingerprint,
     provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    pub(crate) const fn to(fingerprint: Fingerprint, provider: Arc<CryptoProvider>) -> Self {
+        Self { fingerprint, provider }
+    }
 }
 
 impl ServerCertVerifier for Pinned {

@@ -127,6 +127,8 @@ pub enum Noun {
     Accel(AccelCommand),
     /// The agent of a hypervisor host
     Host(HostCommand),
+    /// The third place that lets one of two sites go on alone
+    Witness(WitnessCommand),
     /// Run the server
     Serve(ServeCommand),
     /// A completion script for a shell
@@ -426,6 +428,63 @@ flash: a restart needs nothing else.
   qemu-system-x86_64 -drive file=nbd+unix:///vm1?socket=/run/vmhold/nbd.sock,format=raw,...
 
 In QEMU, reconnect-delay lets a VM ride out a restart of the agent.";
+
+/// `witness`.
+#[derive(Debug, Args)]
+pub struct WitnessCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: WitnessAction,
+}
+
+/// Verbs of `witness`.
+#[derive(Debug, Subcommand)]
+pub enum WitnessAction {
+    /// Run a witness
+    Serve(WitnessServe),
+    /// Sites, records and leases: of the witness in the folder, or of the site's in it
+    Status,
+    /// Make a join token for a site, on the witness's machine
+    Invite {
+        /// Name of the site
+        site: String,
+    },
+    /// Shut a site out, on the witness's machine
+    Remove {
+        /// Name of the site
+        site: String,
+    },
+    /// Make a witness known to this site and this site to it
+    Add {
+        /// What `witness invite` has printed
+        token: String,
+    },
+    /// Ask this site's witness and say how long an answer takes
+    Test,
+}
+
+/// `witness serve`.
+#[derive(Debug, Args)]
+#[command(after_help = WITNESS_HELP)]
+pub struct WitnessServe {
+    /// Where sites reach it
+    #[arg(long, default_value = "127.0.0.1:7440", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// What join tokens name instead, where sites know this machine by another address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+}
+
+const WITNESS_HELP: &str = "\
+The folder of --dir gets a folder `witness`, which this user alone may open: certificate,
+sites, one small record per datastore. Nothing else needs to be kept. Losing the witness stops
+nothing; it must be a third place, so that no site goes with it.
+
+  vmhold witness serve --listen 10.0.0.3:7440 --dir /var/lib/vmhold      on the third machine
+  vmhold witness invite site-a --dir /var/lib/vmhold                     there, for each site
+  vmhold witness add TOKEN                                               on the site
+
+Stops on SIGTERM and SIGINT. A service manager is told when it is ready (Type=notify).";
 
 /// `accel`.
 #[derive(Debug, Args)]

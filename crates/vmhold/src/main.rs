@@ -10,6 +10,7 @@
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
 //!  host_command  accel_command  the agent of a hypervisor host, and its disks
+//!  witness_command              the third place of two sites
 //!  vm_command  job_command  events_command  people_command
 //!  serve   log_lines   signals  the server
 //!  quickstart                   the demo: make, start, break, check, remove
@@ -43,6 +44,7 @@ mod signals;
 mod store_command;
 mod vm_command;
 mod watch;
+mod witness_command;
 
 use std::process::ExitCode;
 
@@ -87,6 +89,7 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
     match &cli.noun {
         Noun::Serve(command) => serve::run(command, global, say),
         Noun::Host(command) => host_command::run(command, global, say),
+        Noun::Witness(command) => witness_command::run(command, global, say),
         Noun::Accel(command) => accel_command::run(command, global, say),
         Noun::Quickstart(command) => quickstart::run(command, global, say),
         Noun::Status => store_command::status(global, say),

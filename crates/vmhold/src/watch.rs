@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use control::{Exit, Problem, codes};
 
-use crate::cli::{Cli, DatastoreAction, DriveAction, JobAction, Noun, PoolAction, TokenAction};
+use crate::cli::{Cli, DatastoreAction, DriveAction, JobAction, Noun, PoolAction, TokenAction, WitnessAction};
 use crate::say::Say;
 
 /// Cursor home, clear below: the screen does not flicker as it would with a full clear.
@@ -42,6 +42,7 @@ pub fn check(cli: &Cli) -> Result<(), Problem> {
             matches!(datastore.action, DatastoreAction::List | DatastoreAction::Show { .. })
         }
         Noun::Job(job) => matches!(job.action, JobAction::List | JobAction::Show { .. }),
+        Noun::Witness(witness) => matches!(witness.action, WitnessAction::Status),
         Noun::Token(token) => matches!(token.action, TokenAction::List),
         _ => false,
     };

@@ -21,7 +21,8 @@
 //!
 //! The other half is the [`Seat`] of each site: what it may do by what it has been told.
 //! Deciding ([`judge`]), leases ([`lease`]) and seats are pure; the [`Ledger`] keeps the
-//! records; who carries questions and answers is somebody else's business. Both halves are
+//! records; [`wire`] is what questions and answers look like on their way, and who carries them
+//! is somebody else's business (`witness-serve`). Both halves are
 //! model-checked together in `tests/one_winner.rs`.
 //!
 //! Promises:
@@ -43,6 +44,7 @@ pub mod lease;
 mod ledger;
 mod record;
 mod seat;
+pub mod wire;
 
 pub use desk::{View, Witness};
 pub use judge::{Ask, AskKind, Grounds, Lease, Refusal, Verdict};

@@ -64,6 +64,7 @@ const WALLS: &[Wall] = &[
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
     pure("witness", &["base"], &["zerocopy", "thiserror"]),
     open("world-real", &["base"], &["world-sim"]),
+    open("witness-serve", &["base", "witness", "world-real", "control"], &["world-sim"]),
     open("control", &["base"], &[]),
     open(
         "node",
@@ -72,7 +73,7 @@ const WALLS: &[Wall] = &[
     ),
     open("host", &["base", "journal", "cache", "nbd", "world-real", "control"], &["world-sim"]),
     open("load", &["control"], &["world-sim"]),
-    open("vmhold", &["base", "node", "host", "control", "load"], &["world-sim"]),
+    open("vmhold", &["base", "node", "host", "witness-serve", "control", "load"], &["world-sim", "witness"]),
     open(
         "swarm",
         &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "world-sim", "node", "control", "load"],

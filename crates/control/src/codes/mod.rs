@@ -40,6 +40,7 @@ mod command;
 mod datastore;
 mod host;
 mod pool;
+mod site;
 mod vm;
 
 use std::fmt;
@@ -50,6 +51,7 @@ pub use command::*;
 pub use datastore::*;
 pub use host::*;
 pub use pool::*;
+pub use site::*;
 pub use vm::*;
 
 /// How bad a condition is.
@@ -182,7 +184,7 @@ impl crate::envelope::Document for CodePage {
 
 /// Every code, in number order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [pool::ALL, datastore::ALL, vm::ALL, host::ALL, command::ALL].into_iter().flatten().copied()
+    [pool::ALL, datastore::ALL, vm::ALL, site::ALL, host::ALL, command::ALL].into_iter().flatten().copied()
 }
 
 /// Finds a code by `VH1021`, `vh1021`, `1021` or its name.
@@ -264,6 +266,7 @@ mod tests {
         assert!(pool::ALL.iter().all(|code| code.number / 1000 == 1));
         assert!(datastore::ALL.iter().all(|code| code.number / 1000 == 2));
         assert!(vm::ALL.iter().all(|code| code.number / 1000 == 3));
+        assert!(site::ALL.iter().all(|code| code.number / 1000 == 4));
         assert!(host::ALL.iter().all(|code| code.number / 1000 == 5));
         assert!(command::ALL.iter().all(|code| (7..=9).contains(&(code.number / 1000))));
     }
@@ -293,10 +296,10 @@ mod tests {
         }
     }
 
-    /// The same for the codes that came with logins, roles and the audit log.
+    /// The same for the codes that came with logins, roles, the audit log and the witness.
     #[test]
     fn codes_of_the_control_plane_still_exist() {
-        for number in [7401, 7403, 7412, 7429, 8043, 8061, 8062] {
+        for number in [4021, 4023, 4025, 4026, 4027, 4028, 7401, 7403, 7412, 7429, 8043, 8061, 8062] {
             assert!(all().any(|code| code.number == number), "VH{number}");
         }
     }

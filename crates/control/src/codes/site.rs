@@ -1,0 +1,52 @@
+//! 4xxx: sites, replication, witness.
+
+codes! {
+    4021 WITNESS_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
+        what: "The witness does not answer.",
+        why: "It is not running, cannot be reached, or is another one than this site knows. Nothing stops by that: datastores are served and stay in sync, but no site can take over by itself until it answers.",
+        act: ["see whether it runs, on its machine: vmhold witness status --dir DIR", "check the way to it: vmhold witness test"],
+        urgency: "soon: a second loss would stop datastores",
+        clears: "the witness answers",
+        parameters: ["address", "reason"],
+    }
+    4023 WITNESS_RECORDS_UNUSABLE Error, exit Failed, http 503, since "0.1.0" {
+        what: "The witness cannot use its records.",
+        why: "A record is damaged, was made by a later version, or could not be written durably. The witness decides nothing that it cannot keep, and takes no damaged record for a missing one.",
+        act: ["check the disk of the witness's folder: space, rights, errors", "restore the folder from a copy: sites notice an old one, and nothing is decided before both have told what they know"],
+        urgency: "soon: a second loss would stop datastores",
+        clears: "the records can be read and written",
+        parameters: ["path", "reason"],
+    }
+    4025 NOT_ENROLLED Error, exit NotAllowed, http 403, since "0.1.0" {
+        what: "The witness does not know this site.",
+        why: "The site was never added, was removed, or was added again with another certificate since.",
+        act: ["on the witness's machine: vmhold witness invite SITE --dir DIR", "then on the site: vmhold witness add TOKEN"],
+        urgency: "now, if the site holds a replicated datastore",
+        clears: "the site is added",
+        parameters: ["site"],
+    }
+    4026 INVITATION_REFUSED Error, exit NotAllowed, http 403, since "0.1.0" {
+        what: "The join token is not good.",
+        why: "It was used already, is older than a day, was mistyped, or is for a name that another site has.",
+        act: ["make another on the witness's machine: vmhold witness invite SITE --dir DIR"],
+        urgency: "nothing was changed",
+        clears: "a fresh token is used",
+        parameters: ["site"],
+    }
+    4027 SITE_NOT_FOUND Error, exit NotFound, http 404, since "0.1.0" {
+        what: "The witness has no site of that name.",
+        why: "The name is misspelt, or the site was removed.",
+        act: ["list them: vmhold witness status"],
+        urgency: "nothing was changed",
+        clears: "an existing site is named",
+        parameters: ["site"],
+    }
+    4028 WITNESS_UNKNOWN Error, exit NotFound, http 404, since "0.1.0" {
+        what: "This folder belongs to no witness and to no site that has one.",
+        why: "No witness was ever served from it, and no site in it was added to one.",
+        act: ["name the folder: --dir DIR", "add this site to a witness: vmhold witness add TOKEN", "run a witness: vmhold witness serve --listen ADDR"],
+        urgency: "nothing was changed",
+        clears: "the folder is named",
+        parameters: ["path"],
+    }
+}
