@@ -116,7 +116,8 @@ struct Told {
 }
 
 impl Told {
-    fn hear(&self, ask: &Ask, sent: Nanos, now: Nanos, newest_at_sent: u64, verdict: &Verdict) {
+    /// `[sent, now]` are when the question left and when its answer was read.
+    fn hear(&self, ask: &Ask, [sent, now]: [Nanos; 2], newest_at_sent: u64, verdict: &Verdict) {
         let standing = verdict.standing.expect("the record was founded before the first kill");
         // Whoever asks after an answer has arrived must see it, or something newer.
         if standing.version < newest_at_sent {
@@ -176,7 +177,7 @@ async fn site(site: SiteId, mut client: WitnessClient, told: Rc<Told>, done: Rc<
         let newest_at_sent = told.newest.get().map_or(0, |newest| newest.version);
         match client.ask(&ask, &*clock).await {
             Ok((sent, verdict)) => {
-                told.hear(&ask, sent, clock.now(), newest_at_sent, &verdict);
+                told.hear(&ask, [sent, clock.now()], newest_at_sent, &verdict);
                 assert!(!matches!(verdict.outcome, Err(Refusal::Amnesia)), "it has forgotten: {verdict:?}");
                 known = verdict.standing.unwrap();
             }
@@ -203,7 +204,7 @@ fn killed_at_random_it_takes_no_answer_back() {
         {
             let ask = Ask { pair: PAIR, from: a, seen_version, kind };
             let (sent, verdict) = client_a.ask(&ask, &*clock).await.unwrap();
-            told.hear(&ask, sent, clock.now(), seen_version, &verdict);
+            told.hear(&ask, [sent, clock.now()], seen_version, &verdict);
         }
         let sites = [
             tokio::task::spawn_local(site(a, client_a, told.clone(), done.clone(), clock.clone())),

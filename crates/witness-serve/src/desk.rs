@@ -62,7 +62,7 @@ impl Desk {
     pub async fn open(folder: &Folder, identity: Identity, clock: Rc<dyn Clock>) -> Result<Self, Problem> {
         let opened = clock.now();
         let roll = RefCell::new(Roll::open(folder)?);
-        let witness = Witness::open(folder.records(), opened).await.map_err(unusable)?;
+        let witness = Witness::open(folder.records()?, opened).await.map_err(unusable)?;
         let (gates, heard) = <(RefCell<_>, RefCell<_>)>::default();
         Ok(Self { identity, clock, opened, witness, gates, roll, heard })
     }

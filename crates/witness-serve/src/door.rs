@@ -69,10 +69,9 @@ impl Doors {
     }
 
     /// Answers at both from now on, in tasks of the present `LocalSet`.
-    pub fn answer(self, desk: Desk) -> Answering {
-        let desk = Rc::new(desk);
+    pub fn answer(self, desk: &Rc<Desk>) -> Answering {
         let sites = spawn_local(answer_sites(self.sites, self.acceptor, desk.clone()));
-        let people = spawn_local(answer_people(self.people, desk));
+        let people = spawn_local(answer_people(self.people, desk.clone()));
         Answering(vec![sites, people])
     }
 }

@@ -54,8 +54,9 @@ impl Folder {
         }
     }
 
-    pub fn records(&self) -> Records {
+    pub fn records(&self) -> Result<Records, Problem> {
         Records::locked(self.dir.join("records"), self.lock.clone())
+            .map_err(|error| Problem::new(&codes::BUG, "no thread could be started").why(error.to_string()))
     }
 
     pub fn sites(&self) -> PathBuf {

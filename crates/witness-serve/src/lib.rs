@@ -36,6 +36,7 @@ pub mod token;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use control::tls::Fingerprint;
 use control::{Problem, codes};
@@ -117,10 +118,16 @@ pub async fn run(
     let desk = desk::Desk::open(&folder, known, world_real::real_world().clock).await?;
     let (pairs, sites) = desk.counts();
     let told = WitnessReady { listen: doors.listen, socket: folder.socket(), fingerprint, pairs, sites };
-    let answering = doors.answer(desk);
+    let desk = Rc::new(desk);
+    let answering = doors.answer(&desk);
     ready(&told);
     stop.await;
     drop(answering);
+    // Tasks that were stopped let go when it is their turn: nobody answers after this returns.
+    while Rc::strong_count(&desk) > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(desk);
     folder.close();
     Ok(())
 }

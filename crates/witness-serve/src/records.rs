@@ -12,19 +12,27 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 use base::PairId;
+use tokio::sync::oneshot;
 use witness::{Ledger, LedgerFault, Malformed, Standing};
 
 use crate::folder::{files, put};
 
 const END: &str = ".standing";
 
-/// The records of a folder. One thread at a time is at the files: reading them all and writing
-/// them anew must not fall over a change in between.
-#[derive(Clone, Debug)]
-pub struct Records(Arc<Mutex<Files>>);
+type Job = Box<dyn FnOnce(&mut Files) + Send>;
+
+/// The records of a folder, with a thread of their own that alone is at the files: a slow disk
+/// holds up no renewal, and reading them all and writing them anew falls over no change.
+#[derive(Debug)]
+pub struct Records {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Files {
@@ -37,35 +45,58 @@ struct Files {
 
 impl Records {
     /// Those in `dir`, which must be there and have no other user.
-    #[must_use]
-    pub fn of(dir: PathBuf) -> Self {
-        Self(Arc::new(Mutex::new(Files { dir, _sole_owner: None, settled: false })))
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn of(dir: PathBuf) -> io::Result<Self> {
+        Self::start(Files { dir, _sole_owner: None, settled: false })
     }
 
     /// The same; `lock` is held for as long as anything may be written.
-    pub(crate) fn locked(dir: PathBuf, lock: Arc<File>) -> Self {
-        Self(Arc::new(Mutex::new(Files { dir, _sole_owner: Some(lock), settled: false })))
+    pub(crate) fn locked(dir: PathBuf, lock: Arc<File>) -> io::Result<Self> {
+        Self::start(Files { dir, _sole_owner: Some(lock), settled: false })
     }
 
-    async fn on_a_thread<T: Send + 'static>(
+    fn start(mut files: Files) -> io::Result<Self> {
+        let (jobs, queue) = channel::<Job>();
+        let work = move || queue.into_iter().for_each(|job| job(&mut files));
+        let thread = std::thread::Builder::new().name("records".to_owned()).spawn(work)?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Files) -> Result<T, LedgerFault> + Send + 'static,
     ) -> Result<T, LedgerFault> {
-        let files = self.0.clone();
-        let job = move || work(&mut files.lock().unwrap_or_else(PoisonError::into_inner));
-        let gone = |why: tokio::task::JoinError| LedgerFault::Unreachable(why.to_string());
-        tokio::task::spawn_blocking(job).await.map_err(gone)?
+        let gone = || LedgerFault::Unreachable("the thread of the records has ended".to_owned());
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move |files| {
+            // Nobody listens when the asker has gone; the work was still done.
+            let _ = tell.send(work(files));
+        });
+        self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Records {
+    /// Waits for a write that is under way: whoever opens the folder next finds it done.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 impl Ledger for Records {
     async fn load(&self) -> Result<Vec<Standing>, LedgerFault> {
-        self.on_a_thread(Files::load).await
+        self.ask(Files::load).await
     }
 
     async fn replace(&self, before: u64, next: &Standing) -> Result<bool, LedgerFault> {
         let next = *next;
-        self.on_a_thread(move |files| files.replace(before, &next)).await
+        self.ask(move |files| files.replace(before, &next)).await
     }
 }
 
@@ -114,4 +145,53 @@ impl Files {
 
 fn unreachable(path: &Path, error: &io::Error) -> LedgerFault {
     LedgerFault::Unreachable(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::create_dir;
+    use std::os::unix::fs::MetadataExt;
+
+    use base::{Epoch, Osn, SiteId, WallNanos};
+    use witness::{Transition, TransitionKind};
+
+    use super::*;
+
+    fn standing(pair: u8, version: u64) -> Standing {
+        let site = SiteId([1; 16]);
+        Standing {
+            pair: PairId([pair; 16]),
+            version,
+            epoch: Epoch(1),
+            primary: site,
+            secondary: None,
+            in_sync: false,
+            in_sync_through: Osn(0),
+            lease_ms: 1000,
+            last: Transition { kind: TransitionKind::Found, by: site, at: WallNanos(0) },
+        }
+    }
+
+    /// A file written anew is another file, so its number tells.
+    #[test]
+    fn a_failed_write_has_everything_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Files { dir: dir.path().to_owned(), _sole_owner: None, settled: false };
+        assert!(files.load().unwrap().is_empty());
+        assert!(files.replace(0, &standing(1, 1)).unwrap() && files.replace(0, &standing(2, 1)).unwrap());
+        assert!(!files.replace(0, &standing(1, 2)).unwrap(), "compared with what is there");
+        let number = |pair| std::fs::metadata(path_of(dir.path(), PairId([pair; 16]))).unwrap().ino();
+        let before = number(2);
+        files.load().unwrap();
+        assert_eq!(number(2), before, "nothing has failed");
+        let mut in_the_way = path_of(dir.path(), PairId([1; 16])).into_os_string();
+        in_the_way.push(".new");
+        create_dir(&in_the_way).unwrap();
+        assert!(files.replace(1, &standing(1, 2)).is_err());
+        assert!(files.replace(1, &standing(2, 2)).is_err(), "not before the failure is made good");
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(files.load().unwrap(), [standing(1, 1), standing(2, 1)]);
+        assert_ne!(number(2), before, "written anew");
+        assert!(files.replace(1, &standing(1, 2)).unwrap());
+    }
 }

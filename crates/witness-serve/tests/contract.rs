@@ -310,7 +310,7 @@ fn the_folder_is_as_good_as_memory() {
             random % below
         };
         let memory = Witness::open(MemoryLedger::default(), Nanos(0)).await.unwrap();
-        let mut folder = Witness::open(Records::of(dir.path().to_owned()), Nanos(0)).await.unwrap();
+        let mut folder = Witness::open(Records::of(dir.path().to_owned()).unwrap(), Nanos(0)).await.unwrap();
         let (mut now, mut changes) = (Nanos(0), 0);
         for _ in 0..4000 {
             let pair = PairId([next(3) as u8; 16]);
@@ -335,7 +335,7 @@ fn the_folder_is_as_good_as_memory() {
             changes += u64::from(expected.standing.is_some_and(|standing| standing.version > known));
             now = now + Duration::from_millis(next(700));
             if next(50) == 0 {
-                folder = Witness::open(Records::of(dir.path().to_owned()), now).await.unwrap();
+                folder = Witness::open(Records::of(dir.path().to_owned()).unwrap(), now).await.unwrap();
                 // A restart counts every lease anew; long enough, and both say the same again.
                 now = now + LEASE;
             }
@@ -348,7 +348,7 @@ fn the_folder_is_as_good_as_memory() {
 fn a_damaged_record_is_never_taken_for_none() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let records = || Records::of(dir.path().to_owned());
+        let records = || Records::of(dir.path().to_owned()).unwrap();
         let ask = Ask { pair: PAIR, from: SiteId([1; 16]), seen_version: 0, kind: FOUND };
         let witness = Witness::open(records(), Nanos(0)).await.unwrap();
         assert!(witness.answer(&ask, Nanos(0), WallNanos(0)).await.unwrap().outcome.is_ok());
@@ -381,7 +381,7 @@ fn what_could_not_be_written_is_neither_answered_nor_lost() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("records");
         std::fs::create_dir(&folder).unwrap();
-        let witness = Witness::open(Records::of(folder.clone()), Nanos(0)).await.unwrap();
+        let witness = Witness::open(Records::of(folder.clone()).unwrap(), Nanos(0)).await.unwrap();
         let ask = |seen_version, kind| Ask { pair: PAIR, from: SiteId([1; 16]), seen_version, kind };
         assert!(witness.answer(&ask(0, FOUND), Nanos(0), WallNanos(0)).await.unwrap().outcome.is_ok());
         // Something that is in the way of the new file, for root as well.
