@@ -182,6 +182,17 @@ impl Engine {
         Ok((osn, before, after))
     }
 
+    /// Lets the reclaimer go first where `changes` cut a file that was cut very often.
+    async fn wait_for_cuts(&self, changes: &[Change]) -> Result<(), StoreRefusal> {
+        for change in changes {
+            if self.inner.crowded_layer(change).await?.is_some() {
+                let _mover = self.inner.mover.lock().await;
+                return self.inner.make_way_for_cuts(changes).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the concatenation of `parts` and `payload`.
     async fn write_all(
         &self,
@@ -344,13 +355,22 @@ impl Inner {
             match record.sequence.0 {
                 sequence if sequence <= settled => {}
                 sequence if sequence <= redo => self.redo_record(record).await?,
-                _ => self.apply_record(record).await?,
+                _ => self.apply_again(record).await?,
             }
         }
         while let Some(after) = lost.pop() {
             self.lose_record(after).await?;
         }
         Ok(())
+    }
+
+    /// A record that the root knows nothing of.
+    async fn apply_again(&self, record: Record) -> Result<(), StoreRefusal> {
+        if record.tag.kind == Kind::OPERATION {
+            let changes = decode_changes(&record.body).map_err(|_| StoreRefusal::Stopped)?;
+            self.make_way_for_cuts(&changes).await?;
+        }
+        self.apply_record(record).await
     }
 
     /// A record whose effects are in the root, but for data that was staged.
@@ -630,6 +650,7 @@ impl Store for Engine {
         if !gives_back && self.inner.promisable_bytes() == 0 {
             return Err(StoreRefusal::NoSpace);
         }
+        self.wait_for_cuts(&changes).await?;
         let body = encode_changes(&changes);
         let (body, data) = ([&body[..]], Buf::new());
         let append = self.append(Kind::OPERATION, Scope::default(), &body, &data);

@@ -39,7 +39,8 @@ use crate::format::{FormatError, Take};
 use crate::staged::BlockId;
 
 /// Ranges cut off and not yet reclaimed that a layer lists before the next block written
-/// among them waits for the reclaimer.
+/// among them, and the next cut, wait for the reclaimer. What it can list at all is bounded
+/// by the longest value of a tree ([`crate::store::VALUE_BYTES_MAX`]): 75.
 const TRIMS_MAX: usize = 60;
 
 /// A state of a map: what is there through an epoch.
@@ -121,7 +122,7 @@ impl Trims {
         self.0.extend([(from, block), (block + 1, to)].into_iter().filter(|(from, to)| from < to));
     }
 
-    /// Whether so many ranges wait that the next write must wait for the reclaimer.
+    /// Whether so many ranges wait that what may add one must wait for the reclaimer.
     pub fn is_crowded(&self) -> bool {
         self.0.len() > TRIMS_MAX
     }

@@ -12,12 +12,12 @@
 use base::FileId;
 
 use crate::inner::Inner;
-use crate::layers::{Layer, Trim, Viewer};
+use crate::layers::{Layer, Trim, Trims, Viewer};
 use crate::maps::{change_key, decode_block, decode_change};
 use crate::mover::Mover;
 use crate::staged::BlockId;
 use crate::state::{BLOCKS, CHANGES, Few, Mapping, OBJECTS, RECLAIM, State, block_key, decode_entry, file_key};
-use crate::store::StoreRefusal;
+use crate::store::{Change, StoreRefusal};
 use crate::tree::Missing;
 
 /// Entries taken down between two looks at other work.
@@ -61,6 +61,27 @@ impl Inner {
         }
         self.counters.borrow_mut().blocks_reclaimed += count as u64;
         Ok(count.max(1))
+    }
+
+    /// Before `changes` are applied: a cut adds a range to the list of its file's layer, which
+    /// holds only so many. The caller has the mover lock, or there is no mover yet. Callers
+    /// change a file's size one at a time, so a few ranges are enough to spare.
+    pub async fn make_way_for_cuts(&self, changes: &[Change]) -> Result<(), StoreRefusal> {
+        for change in changes {
+            if let Some(layer) = self.crowded_layer(change).await? {
+                self.reclaim_trims(layer, usize::MAX).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The layer that `change` may cut, if it lists so many cut ranges that the next one
+    /// waits for the reclaimer.
+    pub async fn crowded_layer(&self, change: &Change) -> Result<Option<Layer>, StoreRefusal> {
+        let Change::SetSize { file, .. } = *change else { return Ok(None) };
+        let layer = self.resident(|state| Ok(state.file(file)?.map(|open| open.layer))).await?;
+        let state = self.state.borrow();
+        Ok(layer.filter(|layer| state.layers.trims(*layer).is_some_and(Trims::is_crowded)))
     }
 
     /// Takes down up to `limit` blocks of what was cut off `layer`.

@@ -205,3 +205,69 @@ fn what_was_just_cut_off_may_be_written_here_and_there() {
         })
         .done();
 }
+
+/// A file that is extended and cut again and again leaves ranges to reclaim that do not touch
+/// each other: more than a head can list, before and after a restart.
+#[test]
+fn a_file_may_be_extended_and_cut_for_ever() {
+    let mut pool = Pool::new(8, 6, 24 << 20);
+    pool.options.tick = std::time::Duration::from_secs(3600);
+    let (file, at) = (FileId(1), WallNanos(1));
+    let size = |blocks: u64| Change::SetSize { file, size_bytes: blocks * 8192 };
+    let mut node = pool.world.node();
+    pool.world.run_until(pool.format(&node)).done();
+    for life in 0..3u64 {
+        let work = async {
+            let (engine, _) = pool.open(&node).await;
+            if life == 0 {
+                engine.commit(vec![Change::CreateFile { file, at }]).await.unwrap();
+                engine.write(file, 0, &[&[7; 8192]], at).await.unwrap();
+            }
+            for round in life * 200..(life + 1) * 200 {
+                engine.commit(vec![size(round * 10 + 10)]).await.unwrap();
+                engine.commit(vec![size(round * 10 + 5)]).await.unwrap();
+            }
+            let read = bytes_of(&engine.read(file, 0, 20_000).await.unwrap());
+            assert!(read[..8192] == [7; 8192] && read[8192..].iter().all(|byte| *byte == 0));
+            if life == 2 {
+                engine.settle().await.unwrap();
+                assert_eq!(engine.audit(true).await.unwrap().findings, []);
+            }
+        };
+        pool.world.run_until(work).done();
+        node.kill();
+        pool.drives.iter().chain(&pool.legs).for_each(world_sim::SimMedia::process_crash);
+        node = pool.world.node();
+    }
+}
+
+/// A commit that removes the last file of a page and makes one beside it finds its way,
+/// however little of the trees is in memory.
+#[test]
+fn a_commit_may_drop_the_last_file_of_a_page_and_make_another() {
+    let mut pool = Pool::new(9, 6, 24 << 20);
+    pool.options.cached_pages = 4;
+    let node = pool.world.node();
+    pool.world.run_until(pool.format(&node)).done();
+    let work = async {
+        let (engine, _) = pool.open(&node).await;
+        let (table, at) = (Table(1), WallNanos(1));
+        let key = |n: u32| n.to_be_bytes().to_vec();
+        for chunk in 0..8u32 {
+            let put = |n: u32| Change::Put { table, key: key(chunk * 50 + n), value: vec![1; 300] };
+            engine.commit((0..50).map(put).collect()).await.unwrap();
+        }
+        engine.commit((1..=300).map(|n| Change::CreateFile { file: FileId(n), at }).collect()).await.unwrap();
+        for n in (1..=300).rev() {
+            engine.checkpoint().await.unwrap();
+            engine.scan(table, &[], 400).await.unwrap();
+            let (old, new) = (FileId(n), FileId(100_000 - n));
+            engine.commit(vec![Change::DropFile { file: old }, Change::CreateFile { file: new, at }]).await.unwrap();
+            engine.commit(vec![Change::DropFile { file: new }]).await.unwrap();
+            assert_eq!((engine.head(old).await, engine.head(new).await), (Ok(None), Ok(None)));
+        }
+        engine.settle().await.unwrap();
+        assert_eq!(engine.audit(true).await.unwrap().findings, []);
+    };
+    pool.world.run_until(work).done();
+}
