@@ -92,7 +92,7 @@ impl Pool {
     }
 
     /// Keeps the fault budget honest: a drive or leg that the store no longer uses is
-    /// lost, whatever its medium could do. Returns how many drives are lost.
+    /// lost, whatever its medium could do. Returns how many drives are not sound.
     pub fn retire_unused(&self, engine: &Engine) -> usize {
         for drive in engine.group().status().drives {
             let media = self.drives.iter().find(|media| media.name() == drive.serial);
@@ -107,6 +107,16 @@ impl Pool {
                 media.set_gone(true);
             }
         }
-        self.drives.iter().filter(|media| media.is_lost()).count()
+        self.drives_unsound(engine)
+    }
+
+    /// How many drives of the group may lack something that the store counts on: those it
+    /// does not use and those with damage that nothing has met yet. A stripe may have one
+    /// unit on each of them.
+    pub fn drives_unsound(&self, engine: &Engine) -> usize {
+        let media = |serial: &str| self.drives.iter().chain([&self.spare]).find(|media| media.name() == serial);
+        let has_damage = |serial: &str| media(serial).is_none_or(SimMedia::has_damage);
+        let drives = engine.group().status().drives;
+        drives.iter().filter(|drive| drive.state != DriveState::Good || has_damage(&drive.serial)).count()
     }
 }

@@ -21,8 +21,8 @@ use crate::stamped::{BLOCKS, Stamper, read};
 const LIFE_NS_MAX: u64 = 600 * 1_000_000_000;
 /// A life that takes more steps runs in circles.
 const LIFE_STEPS_MAX: u64 = 5_000_000;
-/// Drives that may be lost.
-const LOST_MAX: usize = 2;
+/// Drives that may be unsound at a time.
+const UNSOUND_MAX: usize = 2;
 
 /// What a seed did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Sites of legal variation.
     pub sites: BTreeMap<&'static str, MaybeSite>,
-    /// The store lost more drives than the budget allows; judging ended there.
+    /// More drives were unsound than the budget allows; judging ended there.
     pub outside: bool,
 }
 
@@ -90,8 +90,7 @@ pub fn run(seed: u64, trace: Option<Trace>) -> Report {
         }
     }
     seed.faults.borrow_mut().end(&seed.pool);
-    seed.heal();
-    seed.heal();
+    let _ = seed.heal() && seed.heal();
     seed.into_report()
 }
 
@@ -169,7 +168,7 @@ impl Seed {
     async fn life(&self, node: &SimNode) -> bool {
         let Some((engine, opened)) = self.open(node).await else { return false };
         assert!(opened.blocked.is_empty(), "acknowledged ranges are blocked: {:?}", opened.blocked);
-        if self.pool.retire_unused(&engine) > LOST_MAX {
+        if self.pool.retire_unused(&engine) > UNSOUND_MAX {
             return self.is_outside();
         }
         self.judge(&engine).await;
@@ -180,7 +179,7 @@ impl Seed {
             sleep_for(clock.as_ref(), Duration::from_micros(pause)).await;
             self.pool.retire_unused(&engine);
             self.faults.borrow_mut().strike(&self.pool, &mut self.rng.borrow_mut());
-            if self.pool.retire_unused(&engine) > LOST_MAX {
+            if self.pool.retire_unused(&engine) > UNSOUND_MAX {
                 return self.is_outside();
             }
             if self.rng.borrow_mut().percent(self.spare_percent) && self.pool.use_spare(node, &engine).await {
@@ -288,12 +287,16 @@ impl Seed {
         assert!(audit.findings.is_empty(), "audit: {:?}", audit.findings);
     }
 
-    /// A life without faults: settles, repairs, and must then be perfect.
-    fn heal(&self) {
+    /// A life without faults: settles, repairs, and must then be perfect. False: outside the
+    /// budget.
+    fn heal(&self) -> bool {
         let node = self.world.node();
         self.world.limit_time(LIFE_NS_MAX);
         let healing = async {
             let (engine, _) = self.open(&node).await.expect("opening panics otherwise");
+            if self.pool.drives_unsound(&engine) > UNSOUND_MAX {
+                return self.is_outside();
+            }
             self.judge(&engine).await;
             engine.settle().await.unwrap_or_else(|refusal| self.panic_stopped(&engine, &format!("settle: {refusal}")));
             while engine.rebuild_status().is_some() {
@@ -309,12 +312,14 @@ impl Seed {
             self.judge(&engine).await;
             self.refuse_stop(&engine);
             self.report.borrow_mut().checkpoints += engine.counters().checkpoints;
+            true
         };
         self.world.crash_after(LIFE_STEPS_MAX);
-        self.done(self.world.run_until(healing));
+        let inside = self.done(self.world.run_until(healing));
         self.world.crash_never();
         self.engine.take();
         self.pool.cut_power(&node);
+        inside
     }
 
     fn into_report(self) -> Report {

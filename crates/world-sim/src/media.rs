@@ -312,6 +312,11 @@ impl SimMedia {
         condition.gone || condition.hung || condition.read_only || condition.foreign
     }
 
+    /// Whether anything on it may be other than what was written.
+    pub fn has_damage(&self) -> bool {
+        self.is_untrustworthy() || self.damaged().iter().next().is_some()
+    }
+
     /// Whether its damage has no place: lost, or its flushes lie.
     pub(crate) fn is_untrustworthy(&self) -> bool {
         self.is_lost() || self.state().condition.flush_lies
