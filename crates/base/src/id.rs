@@ -84,3 +84,25 @@ impl FileId {
         FileId(epoch.0 << Self::COUNTER_BITS | counter)
     }
 }
+
+impl Osn {
+    const COUNTER_BITS: u32 = 48;
+
+    /// The operation with this `counter` (48 bits) in this `epoch` (16 bits): as
+    /// [`FileId`], so that a new owner never uses an old one's numbers (R-REPL-14). A
+    /// datastore that is not replicated counts in epoch 0.
+    pub fn of(epoch: Epoch, counter: u64) -> Osn {
+        debug_assert!(counter < 1 << Self::COUNTER_BITS && epoch.0 < 1 << 16);
+        Osn(epoch.0 << Self::COUNTER_BITS | counter)
+    }
+
+    /// The epoch it was given out in.
+    pub fn epoch(self) -> Epoch {
+        Epoch(self.0 >> Self::COUNTER_BITS)
+    }
+
+    /// Its place within its epoch.
+    pub fn counter(self) -> u64 {
+        self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
+}

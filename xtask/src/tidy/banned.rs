@@ -10,7 +10,7 @@ use super::code::{Code, for_tests, token_paths};
 
 /// Crates that decide and never touch the world.
 pub const CORES: &[&str] =
-    &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "cache", "nbd", "world-sim"];
+    &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "mirror", "cache", "nbd", "world-sim"];
 
 const BANNED: &[(&str, &str)] = &[
     ("std::time::Instant", "take the time from the `Clock` port"),

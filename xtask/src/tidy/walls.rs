@@ -63,6 +63,7 @@ const WALLS: &[Wall] = &[
     pure("nbd", &[], &["thiserror", "zerocopy"]),
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
     pure("witness", &["base"], &["zerocopy", "thiserror"]),
+    pure("mirror", &["base", "witness"], &["zerocopy", "thiserror"]),
     open("world-real", &["base"], &["world-sim"]),
     open("witness-serve", &["base", "witness", "world-real", "control"], &["world-sim"]),
     open("control", &["base"], &[]),
