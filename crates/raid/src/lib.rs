@@ -47,6 +47,7 @@ pub mod layout;
 mod member;
 mod membership;
 mod owed;
+pub mod paxos;
 pub mod principal;
 pub mod profile;
 pub mod queue;

@@ -23,7 +23,7 @@ const SLOT_CHECKED_BYTES: usize = SLOT_HEADER_BYTES - 8;
 const SESSION_CHECKED_BYTES: usize = Shape::BLOCK_BYTES - 8;
 
 /// Order of values of a register.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Opening of the group that wrote it.
     pub session: u64,
