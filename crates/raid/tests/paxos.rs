@@ -6,7 +6,7 @@
 //! Watched: for no version of a register are two values chosen, and whoever prepares goes on
 //! from everything that was chosen before.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::large_enum_variant, missing_docs, reason = "tests")]
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
@@ -264,10 +264,10 @@ impl Model {
     }
 
     fn prepare(&mut self, seat: usize, ballot: u64, acceptors: Members) {
-        self.begin(seat, ballot, Work::Prepare, acceptors, (NO_VOTES, 0));
+        self.begin(seat, Work::Prepare, (ballot, acceptors), (NO_VOTES, 0));
     }
 
-    fn begin(&mut self, seat: usize, ballot: u64, work: Work, acceptors: Members, (votes, carry): (Votes, u8)) {
+    fn begin(&mut self, seat: usize, work: Work, (ballot, acceptors): (u64, Members), (votes, carry): (Votes, u8)) {
         let step = |drive| if acceptors.has(drive as Drive) { Step::Write } else { Step::None };
         let steps = std::array::from_fn(step);
         self.proposers[seat] = Proposer::Busy { ballot, work, acceptors, steps, votes, carry };
@@ -285,7 +285,7 @@ impl Model {
         let Proposer::Leading { ballot, votes } = self.proposers[seat].clone() else { panic!() };
         let version = votes[register].as_ref().map_or(0, |vote| vote.stamp.version) + 1;
         let vote = Vote { stamp: Stamp { session: ballot, version }, value };
-        self.begin(seat, ballot, Work::Vote { register, vote }, acceptors, (votes, REGISTERS as u8));
+        self.begin(seat, Work::Vote { register, vote }, (ballot, acceptors), (votes, REGISTERS as u8));
     }
 
     fn step(&mut self, seat: usize, drive: Drive) {
@@ -346,7 +346,7 @@ impl Model {
         vote.stamp.session = ballot;
         let vote = *vote;
         let acceptors = Members::of(votes[HEADER].unwrap().value);
-        self.begin(seat, ballot, Work::Vote { register, vote }, acceptors, (votes, register as u8 + 1));
+        self.begin(seat, Work::Vote { register, vote }, (ballot, acceptors), (votes, register as u8 + 1));
     }
 
     fn choose(&mut self, register: usize, vote: &Vote<Value>) {
