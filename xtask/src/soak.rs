@@ -27,6 +27,8 @@ enum Part {
     Sabotage,
     /// The model of two sites and a witness, looked into further
     Witness,
+    /// Seeds of two sites and a witness
+    Mirror,
     /// Miri over the portable parts of base and parity
     Miri,
     /// Real processes killed under load, and every pair of ways to lose two drives
@@ -94,6 +96,11 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
             let test = ["test", "--release", "-p", "witness", "--test", "one_winner", "--", "--test-threads=1"];
             let outcome = cargo().env("VMHOLD_MODEL_DEEP", "1").args(test).run();
             ("one second and one crash more than in CI".to_owned(), outcome)
+        }
+        Part::Mirror => {
+            let test = ["test", "--release", "-p", "mirror", "--test", "two_sites"];
+            let outcome = cargo().env("VMHOLD_SEEDS", &args.seeds.to_string()).args(test).run();
+            (format!("{} seeds of two sites", args.seeds), outcome)
         }
         Part::Miri => ("base and parity".to_owned(), miri(tree)),
         Part::Kills => {

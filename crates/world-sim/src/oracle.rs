@@ -127,7 +127,7 @@ pub enum Violation {
 }
 
 /// The history so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Oracle {
     tick: Tick,
     writes: BTreeMap<Stamp, Write>,

@@ -1,0 +1,442 @@
+//! A site's part in one replicated datastore: the state machine.
+//!
+//! ```text
+//!  client ──► locks ──► queue ──► number ──┬─► own journal ───── stable ─┐
+//!                                          └─► link ─► its journal ─ Durable ─┴─► answer
+//! ```
+//!
+//! Whatever happens goes through [`Mirror::handle`]: one input, and then `settle` looks at
+//! what may go on by now. Nothing is waited for inside. What decides is, in this order:
+//!
+//! 1. the seat (`witness::Seat`): may this site serve, and alone;
+//! 2. the link: is the recovery of the last parting done;
+//! 3. the in-flight map: is there room.
+//!
+//! | mode | when | clients get |
+//! |---|---|---|
+//! | `Both` | in sync, leased, recovered | everything; acknowledged when both have it |
+//! | `Alone` | the record says not in sync, the snapshot of that moment is stable | everything |
+//! | `Reads` | in sync and leased, but apart; or being made equal | reads; writes wait |
+//! | `Hold` | anything else | nothing |
+//!
+//! Writes that wait hold their locks, so a read never sees what the other site may lack (I3).
+//!
+//! What the seat must remember is appended like anything else; until it is stable the site
+//! acts as if it knew nothing, and no question leaves.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{Epoch, Nanos, Osn};
+use witness::{Ask, Asked, Seat, Stance, Standing};
+
+use crate::issuer::Issuer;
+use crate::link::{Link, Phase};
+use crate::locks::{Locks, Ticket};
+use crate::operation::Change;
+use crate::primary::{Op, Open};
+use crate::record::{Kept, Record};
+use crate::step::{Action, Answer, Command, Config, Input, OpId};
+use crate::wire::{Frame, Message};
+
+/// What follows when a record is stable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Then {
+    Nothing,
+    Mark(Osn),
+    /// An operation of a client is stable here.
+    Local(Osn),
+    /// Say so on this link.
+    Tell(u64, Message),
+}
+
+/// What this site is by the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Office {
+    pub epoch: Epoch,
+    pub primary: bool,
+}
+
+/// What clients get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mode {
+    Hold,
+    Reads,
+    Both,
+    Alone,
+}
+
+/// How far both are from being equal again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Level {
+    /// Not wanted.
+    No,
+    /// What is under way ends first.
+    Drains(Nanos),
+    /// Somebody copies the rest.
+    Copies(Nanos),
+    /// Equal: the record must say so.
+    Equal,
+}
+
+/// A question to the witness that has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asking {
+    pub number: u64,
+    pub ask: Ask,
+    pub sent: Nanos,
+}
+
+/// One site.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    pub(crate) config: Config,
+    pub(crate) now: Nanos,
+    pub(crate) kept: Kept,
+    pub(crate) seat: Seat,
+    pub(crate) actions: Vec<Action>,
+    // own journal
+    appended: u64,
+    stable: u64,
+    then: VecDeque<(u64, Then)>,
+    seat_ticket: u64,
+    pub(crate) align_ticket: u64,
+    // office
+    pub(crate) office: Option<Office>,
+    pub(crate) office_since: Nanos,
+    pub(crate) trusted: bool,
+    noticed: u64,
+    // clients
+    pub(crate) locks: Locks,
+    pub(crate) ops: BTreeMap<OpId, Op>,
+    pub(crate) by_ticket: BTreeMap<Ticket, OpId>,
+    pub(crate) by_osn: BTreeMap<Osn, OpId>,
+    pub(crate) reads: VecDeque<OpId>,
+    pub(crate) changes: VecDeque<OpId>,
+    pub(crate) complete: BTreeSet<OpId>,
+    pub(crate) was: Mode,
+    // numbers
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) open: BTreeMap<Osn, Open>,
+    pub(crate) low_water: Osn,
+    // the other site
+    pub(crate) link: Option<Link>,
+    pub(crate) heard_at: Nanos,
+    pub(crate) checks: BTreeMap<Osn, Change>,
+    pub(crate) lends: BTreeMap<u64, Nanos>,
+    pub(crate) lend_number: u64,
+    pub(crate) lend_asked_at: Option<Nanos>,
+    pub(crate) apart_since: Option<Nanos>,
+    pub(crate) level: Level,
+    pub(crate) level_number: u64,
+    // the witness
+    pub(crate) question: Option<Asking>,
+    pub(crate) held_back: Option<Ask>,
+    pub(crate) question_number: u64,
+    pub(crate) asked_at: Option<Nanos>,
+    pub(crate) not_before: Nanos,
+    pub(crate) amnesia: bool,
+    pub(crate) wanted: VecDeque<witness::AskKind>,
+}
+
+impl Mirror {
+    /// A site with what its journal and trees say.
+    #[must_use]
+    pub fn new(config: Config, kept: Kept, now: Nanos) -> Self {
+        let seat = Seat::new(config.me, config.pair, kept.memory, now);
+        let low_water = kept.flights.low_water();
+        let mut site = Self {
+            config,
+            now,
+            seat,
+            actions: Vec::new(),
+            appended: 0,
+            stable: 0,
+            then: VecDeque::new(),
+            seat_ticket: 0,
+            align_ticket: 0,
+            office: None,
+            office_since: now,
+            trusted: false,
+            noticed: kept.memory.known.map_or(0, |known| known.version),
+            locks: Locks::default(),
+            ops: BTreeMap::new(),
+            by_ticket: BTreeMap::new(),
+            by_osn: BTreeMap::new(),
+            reads: VecDeque::new(),
+            changes: VecDeque::new(),
+            complete: BTreeSet::new(),
+            was: Mode::Hold,
+            issuer: None,
+            open: BTreeMap::new(),
+            low_water,
+            link: None,
+            heard_at: now,
+            checks: BTreeMap::new(),
+            lends: BTreeMap::new(),
+            lend_number: 0,
+            lend_asked_at: None,
+            apart_since: None,
+            level: Level::No,
+            level_number: 0,
+            question: None,
+            held_back: None,
+            question_number: 0,
+            asked_at: None,
+            not_before: now,
+            amnesia: false,
+            wanted: VecDeque::new(),
+            kept,
+        };
+        site.settle();
+        site
+    }
+
+    /// What is to be done after `input`. The first call of a life may be a tick.
+    pub fn handle(&mut self, now: Nanos, input: Input) -> Vec<Action> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => self.tick(),
+            Input::Client(op, request) => self.client(op, request),
+            Input::Resolved(op, change) => self.resolved(op, change),
+            Input::Fetched(reader, payload, size_bytes) => self.fetched(reader, payload, size_bytes),
+            Input::Checked(osn, yes) => self.checked(osn, yes),
+            Input::Stable(through) => self.is_stable(through),
+            Input::LinkUp(number) => self.link_up(number),
+            Input::LinkDown(number) => self.link_down(number),
+            Input::Received(number, frame) => self.received(number, frame),
+            Input::Answered(number, verdict) => self.answered(number, &verdict),
+            Input::Levelled(number) => self.levelled(number),
+            Input::Command(command) => self.command(command),
+        }
+        self.settle();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// What may go on by now, in the order in which one enables the next.
+    fn settle(&mut self) {
+        self.keep_memory();
+        self.take_office();
+        self.align();
+        self.ask_on();
+        self.meet();
+        self.keep_mark();
+        self.start();
+        self.finish();
+        self.advance_low_water();
+    }
+
+    /// Appends a record; what it says holds for this site at once.
+    pub(crate) fn append(&mut self, record: Record, then: Then) {
+        self.kept.apply(&record);
+        self.appended += 1;
+        self.then.push_back((self.appended, then));
+        self.actions.push(Action::Append(self.appended, record));
+    }
+
+    fn is_stable(&mut self, through: u64) {
+        while self.then.front().is_some_and(|(ticket, _)| *ticket <= through) {
+            let Some((ticket, then)) = self.then.pop_front() else { return };
+            self.stable = ticket;
+            match then {
+                Then::Nothing => {}
+                Then::Mark(mark) => {
+                    if let Some(issuer) = &mut self.issuer {
+                        issuer.marked(mark);
+                    }
+                }
+                Then::Local(osn) => self.is_local(osn),
+                Then::Tell(link, message) => {
+                    if self.link.as_ref().is_some_and(|now| now.number == link) {
+                        self.send(message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether all that was appended is stable.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.then.is_empty()
+    }
+
+    pub(crate) fn send(&mut self, message: Message) {
+        let Some(link) = &self.link else { return };
+        let epoch = self.office.map_or(Epoch(0), |office| office.epoch);
+        self.actions.push(Action::Send(link.number, Frame { epoch, low_water: self.low_water, message }));
+    }
+
+    fn keep_memory(&mut self) {
+        if self.seat.memory() != self.kept.memory {
+            self.append(Record::Seat(self.seat.memory()), Then::Nothing);
+            self.seat_ticket = self.appended;
+        }
+    }
+
+    pub(crate) fn hold_until_stable(&mut self) {
+        self.seat_ticket = self.appended;
+    }
+
+    /// Whether what the seat knows would survive a crash.
+    pub(crate) fn remembers(&self) -> bool {
+        self.seat_ticket <= self.stable
+    }
+
+    /// The newest record this site knows for good.
+    pub(crate) fn known(&self) -> Option<Standing> {
+        self.kept.memory.known.filter(|_| self.remembers())
+    }
+
+    pub(crate) fn is_primary(&self) -> bool {
+        self.office.is_some_and(|office| office.primary)
+    }
+
+    /// Whether the record says that both have everything, or may do so any moment because it
+    /// was asked to: what is acknowledged must be on both.
+    pub(crate) fn is_in_sync(&self) -> bool {
+        let Some(known) = self.kept.memory.known else { return false };
+        known.in_sync || self.kept.memory.asked == Some(Asked::InSync(known.version))
+    }
+
+    pub(crate) fn stance(&self) -> Stance {
+        if self.remembers() { self.seat.stance(self.now) } else { Stance::Unknown }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        if !self.is_primary() {
+            return Mode::Hold;
+        }
+        let is_level = self.level == Level::No;
+        match self.stance() {
+            Stance::Serves { alone: true } if !self.is_aligned() => Mode::Hold,
+            Stance::Serves { alone: true } if is_level => Mode::Alone,
+            Stance::Serves { alone: false } if self.is_together() && is_level => Mode::Both,
+            Stance::Serves { .. } if self.trusted => Mode::Reads,
+            _ => Mode::Hold,
+        }
+    }
+
+    /// Whether what is stable here may be acknowledged.
+    pub(crate) fn acknowledges_alone(&self) -> bool {
+        let alone = self.stance() == Stance::Serves { alone: true };
+        alone && self.is_primary() && self.is_aligned()
+    }
+
+    /// Whether the link is recovered and the record says in sync.
+    pub(crate) fn is_together(&self) -> bool {
+        self.is_in_sync() && self.link.as_ref().is_some_and(|link| link.phase == Phase::Together)
+    }
+
+    /// Whether the moment from which this site is alone is fixed for good.
+    pub(crate) fn is_aligned(&self) -> bool {
+        self.kept.snapshot.is_some() && self.align_ticket <= self.stable
+    }
+
+    /// The record makes this site something else.
+    fn take_office(&mut self) {
+        let Some(known) = self.known() else { return };
+        if known.version > self.noticed {
+            self.noticed = known.version;
+            self.actions.push(Action::Notice(known));
+            if self.is_primary() && self.is_together() {
+                self.send(Message::Changed(known));
+            }
+        }
+        let office = Office { epoch: known.epoch, primary: known.primary == self.config.me };
+        if self.office == Some(office) {
+            return;
+        }
+        self.leave_office();
+        self.office = Some(office);
+        self.office_since = self.now;
+        if !office.primary {
+            return;
+        }
+        self.issuer = Some(Issuer::new(office.epoch, self.kept.mark, self.config.mark_step));
+        // The old primary may have answered any of them; none that it did not prepare here.
+        for (osn, change) in self.kept.prepared.clone() {
+            self.commit(osn, change, true);
+        }
+        self.align_ticket = self.appended;
+    }
+
+    fn leave_office(&mut self) {
+        for op in std::mem::take(&mut self.ops).into_keys() {
+            self.actions.push(Action::Answer(op, Answer::Gone));
+        }
+        self.locks = Locks::default();
+        self.by_ticket.clear();
+        self.by_osn.clear();
+        self.reads.clear();
+        self.changes.clear();
+        self.complete.clear();
+        self.open.clear();
+        self.checks.clear();
+        self.lends.clear();
+        (self.issuer, self.apart_since) = (None, None);
+        (self.trusted, self.was, self.level) = (false, Mode::Hold, Level::No);
+        self.low_water = self.kept.flights.low_water();
+        self.hang_up();
+    }
+
+    /// A primary that is to go on alone fixes the moment: what is prepared happens, and what
+    /// both hold from then on differs by the delta since the snapshot and the in-flight map.
+    fn align(&mut self) {
+        if !self.is_primary() || self.is_in_sync() || !self.remembers() {
+            return;
+        }
+        let Some(last) = self.issuer.as_ref().map(Issuer::last) else { return };
+        if self.kept.snapshot.is_none() {
+            self.commit_all_preparing();
+            self.append(Record::Snapshot(last), Then::Nothing);
+            self.align_ticket = self.appended;
+        }
+        if self.phase() == Some(&Phase::Together) {
+            // What was on its way is found by the recovery of the next link.
+            self.hang_up();
+        }
+        self.trusted |= self.is_aligned();
+    }
+
+    fn keep_mark(&mut self) {
+        if let Some(mark) = self.issuer.as_mut().and_then(Issuer::wanted_mark) {
+            self.append(Record::Mark(mark), Then::Mark(mark));
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Pause(paused) if paused != self.kept.paused => self.append(Record::Paused(paused), Then::Nothing),
+            Command::Pause(_) => {}
+            Command::Force { primary_is_off } => self.wanted.push_back(witness::AskKind::Force { primary_is_off }),
+            Command::Ask(kind) => self.wanted.push_back(kind),
+        }
+    }
+
+    /// What forcing this site would lose: `None` where it has everything, else the operation
+    /// after which acknowledged ones may be missing here.
+    #[must_use]
+    pub fn may_lack(&self) -> Option<Osn> {
+        let known = self.kept.memory.known?;
+        let is_complete = known.in_sync || known.primary == self.config.me;
+        (!is_complete).then_some(known.in_sync_through)
+    }
+
+    /// Whether this site would answer a client now, for status and tests.
+    #[must_use]
+    pub fn serves(&self, now: Nanos) -> bool {
+        self.is_primary() && self.remembers() && matches!(self.seat.stance(now), Stance::Serves { .. })
+    }
+
+    /// What would be found after a crash if all that was appended became stable.
+    #[must_use]
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Whether both sites have everything and the link is recovered.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_in_sync()
+            && self.link.as_ref().is_some_and(|link| matches!(link.phase, Phase::Together | Phase::Follows))
+    }
+}

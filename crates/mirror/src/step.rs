@@ -1,0 +1,198 @@
+//! What a site is told, and what it says is to be done.
+
+use std::time::Duration;
+
+use base::{Buf, Nanos, Osn, PairId, SiteId};
+use witness::{Ask, AskKind, Standing, Verdict};
+
+use crate::flights::FlightsMax;
+use crate::locks::Want;
+use crate::operation::{Change, Span, Write};
+use crate::record::Record;
+use crate::wire::Frame;
+
+/// Who this site is, and how patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This site.
+    pub me: SiteId,
+    /// The other one.
+    pub peer: SiteId,
+    /// The datastore.
+    pub pair: PairId,
+    /// How long the primary does without its secondary before it goes on alone; writes wait
+    /// for so long at most (R-RSYNC-01: 30 s; D-07).
+    pub out_of_sync_delay: Duration,
+    /// How long the secondary hears nothing before it wants to take over. The primary's lease
+    /// must be over as well.
+    pub takeover_delay: Duration,
+    /// A link that is silent for so long is given up.
+    pub silence: Duration,
+    /// How long a link must have held before both are made equal again, so that one that
+    /// flaps leads to one resync and not to many (F51).
+    pub steady: Duration,
+    /// Shortest time between two changes of primary by themselves (F41).
+    pub term_min: Duration,
+    /// How long an answer of the witness is waited for.
+    pub answer_within: Duration,
+    /// How often a site looks around. All of the above is exact to one beat.
+    pub beat: Duration,
+    /// How much may be in flight.
+    pub flights_max: FlightsMax,
+    /// Operations of clients that are taken in, waiting ones included.
+    pub operations_max: usize,
+    /// How many numbers a mark is good for.
+    pub mark_step: u64,
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub fn new(me: SiteId, peer: SiteId, pair: PairId) -> Self {
+        Self {
+            me,
+            peer,
+            pair,
+            out_of_sync_delay: Duration::from_secs(5),
+            takeover_delay: Duration::from_secs(1),
+            silence: Duration::from_secs(2),
+            steady: Duration::from_secs(5),
+            term_min: Duration::from_secs(10),
+            answer_within: Duration::from_secs(1),
+            beat: Duration::from_millis(100),
+            flights_max: FlightsMax::default(),
+            operations_max: 4096,
+            mark_step: 1 << 20,
+        }
+    }
+}
+
+/// A client's operation, as its front door numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Bytes of a file.
+    Read(Span),
+    /// New bytes, at most [`crate::WRITE_BYTES_MAX`].
+    Write(Write),
+    /// Anything else. It is worked out when nobody else uses what it names.
+    Change(Vec<Want>),
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// The bytes, short where the file ends.
+    Read(Buf),
+    /// It is written.
+    Written,
+    /// It is done; the change's reply says what came of it.
+    Changed(Buf),
+    /// The other site cannot do it.
+    Refused,
+    /// Too much is under way: ask again. Nothing was done.
+    Busy,
+    /// This site is not the primary. Nothing was done.
+    NotPrimary,
+    /// This site is not the primary any more, and what became of it is not known: the client
+    /// is told nothing and its connection ends.
+    Gone,
+}
+
+/// Who wants bytes read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reader {
+    /// A client.
+    Client(OpId),
+    /// A recovery.
+    Recovery {
+        /// On this link.
+        link: u64,
+        /// Which range.
+        index: usize,
+    },
+}
+
+/// What an administrator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Go on alone until told otherwise; or try to be in sync again.
+    Pause(bool),
+    /// Make this site primary although it may lack what was acknowledged; see
+    /// [`crate::Mirror::may_lack`].
+    Force {
+        /// Somebody vouches that the primary is off and stays off.
+        primary_is_off: bool,
+    },
+    /// Found, join or leave.
+    Ask(AskKind),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A beat has passed.
+    Tick,
+    /// A client wants something.
+    Client(OpId, Request),
+    /// A change was worked out under its locks; `None`: it cannot be done, and the client was
+    /// told so.
+    Resolved(OpId, Option<Change>),
+    /// Bytes were read: what is there, and the size of the file.
+    Fetched(Reader, Buf, u64),
+    /// Whether a change that the primary wants to make can be made here.
+    Checked(Osn, bool),
+    /// All records up to this ticket are stable.
+    Stable(u64),
+    /// There is a link to the other site; links are numbered upwards.
+    LinkUp(u64),
+    /// It is gone, with all that was on its way.
+    LinkDown(u64),
+    /// A frame came in whole.
+    Received(u64, Frame),
+    /// The witness answered.
+    Answered(u64, Verdict),
+    /// Both sites hold the same, and did nothing else since [`Action::Level`] of this number.
+    Levelled(u64),
+    /// An administrator wants something.
+    Command(Command),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Put it in the journal, in this order; tell when it is stable. What it says is done
+    /// with it, in the same order.
+    Append(u64, Record),
+    /// Send it on this link, in order. Nothing is said of it if the link is gone.
+    Send(u64, Frame),
+    /// End the link and make a new one.
+    Hang(u64),
+    /// Ask the witness. There may be no answer.
+    Ask(u64, Ask),
+    /// Read a range as all records made it that are stable; or as they stood at a snapshot.
+    Read {
+        /// For whom.
+        reader: Reader,
+        /// What.
+        span: Span,
+        /// At which snapshot.
+        at: Option<Osn>,
+    },
+    /// Work out a change; its locks are held.
+    Resolve(OpId),
+    /// Can this be done here?
+    Check(Osn, Change),
+    /// Answer a client.
+    Answer(OpId, Answer),
+    /// Resync's last step: nothing changes at this site until [`Input::Levelled`] or until it
+    /// is given up; make the other site equal.
+    Level(u64),
+    /// The record has changed; for people. Says which change it was.
+    Notice(Standing),
+    /// A tick is wanted then.
+    WakeAt(Nanos),
+}

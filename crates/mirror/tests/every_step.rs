@@ -1,0 +1,150 @@
+//! One write, or one change, and everything that can go wrong at each step of it: power cut of
+//! one site or both with any part of what was not stable, the link snapped or cut, the witness
+//! cut off; soon mended, or so late that the other site has taken over or the primary has gone
+//! on alone. Under several orders of what is slow and what is fast, so that every order in
+//! which messages and appends of one operation can end is met.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use world::{Script, Takes, World};
+
+/// What is slow, in words and in microseconds.
+type Order = (&'static str, fn(Takes) -> u64);
+
+const ORDERS: [Order; 6] = [
+    ("all alike", |_| 1000),
+    ("own journal slow", |what| if what == Takes::Journal(0) { 9000 } else { 1000 }),
+    ("other journal slow", |what| if what == Takes::Journal(1) { 9000 } else { 1000 }),
+    ("frames to the secondary slow", |what| if what == Takes::Frame(1) { 9000 } else { 1000 }),
+    ("frames to the primary slow", |what| if what == Takes::Frame(0) { 9000 } else { 1000 }),
+    ("a broken link is noticed late", |what| if what == Takes::Noticing { 700_000 } else { 1000 }),
+];
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wrong {
+    Power(usize, usize),
+    BothPower(usize, usize),
+    Snap,
+    Cut,
+    /// The link and the way of one site to the witness.
+    Alone(usize),
+}
+
+/// How long it lasts: not noticed, or long enough that somebody goes on alone.
+const LASTS: [Duration; 2] = [millis_of(40), millis_of(6000)];
+
+const fn millis_of(of: u64) -> Duration {
+    Duration::from_millis(of)
+}
+
+fn wrongs(world: &World) -> Vec<Wrong> {
+    let mut wrongs = vec![Wrong::Snap, Wrong::Cut, Wrong::Alone(0), Wrong::Alone(1)];
+    let kept = |site: usize| 0..=world.pending(site);
+    for site in 0..2 {
+        wrongs.extend(kept(site).map(|keep| Wrong::Power(site, keep)));
+    }
+    wrongs.extend(kept(0).flat_map(|one| kept(1).map(move |other| Wrong::BothPower(one, other))));
+    wrongs
+}
+
+fn goes(world: &mut World, wrong: Wrong, lasts: Duration) {
+    match wrong {
+        Wrong::Power(site, keep) => world.power_cut(site, keep, lasts),
+        Wrong::BothPower(one, other) => {
+            world.power_cut(0, one, lasts);
+            world.power_cut(1, other, lasts);
+        }
+        Wrong::Snap => world.snap_link(),
+        Wrong::Cut => world.cut_link(lasts),
+        Wrong::Alone(site) => {
+            world.cut_link(lasts);
+            world.cut_witness(site, lasts);
+        }
+    }
+}
+
+fn ready(takes: fn(Takes) -> u64, change: bool) -> World {
+    let mut world = World::scripted_world(Script { takes, change, patience_ms: 1000 });
+    world.run_for(Duration::from_secs(3));
+    world.begin_script();
+    world
+}
+
+/// Runs the operation once for every fault at every step; how many runs that were, and in how
+/// many the other site took over.
+fn every_step(name: &str, takes: fn(Takes) -> u64, change: bool) -> (usize, u64, BTreeSet<[bool; 2]>) {
+    let mut before = ready(takes, change);
+    let (mut runs, mut takeovers, mut afterwards) = (0, 0, 0);
+    let mut left = BTreeSet::new();
+    for step in 0.. {
+        for wrong in wrongs(&before) {
+            for lasts in LASTS {
+                let what = format!("{name}, change {change}, step {step}, {wrong:?} for {lasts:?}");
+                let guard = Told(&what);
+                let mut world = before.clone();
+                goes(&mut world, wrong, lasts);
+                if matches!(wrong, Wrong::BothPower(..)) {
+                    left.insert([0, 1].map(|site| world.has_all(site)));
+                }
+                world.run(lasts, Duration::from_secs(6));
+                if let Err(why) = world.judge() {
+                    panic!("{why}");
+                }
+                drop(guard);
+                runs += 1;
+                takeovers += world.seen.takeovers;
+            }
+        }
+        afterwards += u32::from(before.is_answered());
+        if afterwards > 6 {
+            return (runs, takeovers, left);
+        }
+        before.step();
+    }
+    unreachable!("steps do not end before the operation does")
+}
+
+/// Says which run it was if it ends in a panic.
+struct Told<'a>(&'a str);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("in: {}", self.0);
+        }
+    }
+}
+
+fn all_orders(change: bool) {
+    let mut left = BTreeSet::new();
+    let (mut runs, mut takeovers) = (0, 0);
+    for (name, takes) in ORDERS {
+        let (more, taken, states) = every_step(name, takes, change);
+        (runs, takeovers) = (runs + more, takeovers + taken);
+        left.extend(states);
+    }
+    // A write may be on one site, on the other, on both, on none; a change never on the primary
+    // only, which waits until the other site can do it for sure.
+    assert_eq!((left.len(), left.contains(&[true, false])), (if change { 3 } else { 4 }, !change), "{left:?}");
+    println!("{runs} runs, {takeovers} takeovers");
+    assert!(runs > 500 && takeovers > 50, "{runs} runs, {takeovers} takeovers");
+}
+
+/// On each of the four states that a crash of both can leave a write in, and all others: both
+/// end equal. Decides R-REPL-17.
+#[test]
+fn one_write_and_every_fault_at_every_step() {
+    all_orders(false);
+}
+
+/// There is no state in which one site has done it for good and the other never will. Decides
+/// R-2PC-01.
+#[test]
+fn one_change_and_every_fault_at_every_step() {
+    all_orders(true);
+}
