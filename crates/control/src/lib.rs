@@ -19,6 +19,7 @@ pub mod demo;
 pub mod envelope;
 pub mod events;
 pub mod exit;
+pub mod expansion;
 mod extract;
 pub mod feed;
 mod guard;

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
+use crate::expansion::PastExpansion;
 use crate::text::{self, Table, left, right};
 
 /// State of a pool.
@@ -256,6 +257,9 @@ pub struct Pool {
     /// The pass that fills drives again, while there is one.
     #[serde(default)]
     pub rebuild: Option<Rebuild>,
+    /// When drives joined, oldest first.
+    #[serde(default)]
+    pub expansions: Vec<PastExpansion>,
     /// Its drives, in slot order, then spares.
     pub drives: Vec<Drive>,
     /// How they are shared; `None` is unknown.
@@ -393,6 +397,9 @@ impl Pool {
         out.push_str(&format!("       {legend}\n"));
         if let Some(rebuild) = &self.rebuild {
             out.push_str(&rebuild.human());
+        }
+        if let Some(newest) = self.expansions.last() {
+            out.push_str(&newest.human());
         }
         let quiet =
             |drive: &&Drive| !matches!(drive.state, DriveState::Online | DriveState::Spare | DriveState::Rebuilding);
@@ -627,6 +634,7 @@ pub mod samples {
             repaired_units: Some(3),
             unrepairable_units: Some(0),
             rebuild: None,
+            expansions: Vec::new(),
             drives: (1..=drives).map(drive).collect(),
             io: None,
         }

@@ -35,6 +35,7 @@ use crate::codes::{self, CodePage};
 use crate::datastore::{Datastore, DatastoreCreate, DatastoreDeleted, DatastoreList, MountInfo, MountPoint, Platform};
 use crate::envelope::{Document, Envelope, Origin};
 use crate::events::{EventBook, EventList};
+use crate::expansion::{ExpandOrder, PoolExpanded};
 use crate::extract::{Asked, Named, Sent, header as text_of};
 use crate::feed::{Feed, Snapshot, watch_for_ever};
 use crate::guard::{DryRun, Rule, guard};
@@ -77,6 +78,10 @@ pub trait ControlBackend: Send + Sync {
     fn add_spare(&self, path: String) -> Answer<'_, DriveTaken>;
     /// Fills the place of the drive in `slot` with the drive at `path`, or with a spare.
     fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken>;
+    /// What [`expand_pool`](ControlBackend::expand_pool) would refuse now; nothing is changed.
+    fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()>;
+    /// Adds drives to the pool; the order was checked by [`ExpandOrder::check`].
+    fn expand_pool(&self, order: ExpandOrder) -> Answer<'_, PoolExpanded>;
     /// Makes a checkpoint now.
     fn checkpoint(&self) -> Answer<'_, CheckpointReport>;
     /// Fills lost journal legs anew and takes them in again.
@@ -329,6 +334,10 @@ fn changes() -> Vec<Route> {
             .role(Role::Operator)
             .takes::<ScrubOrder>()
             .answers::<ScrubReport>()
+            .plans(),
+        Route::post("/v1/pools/{name}/expand", "Adds 1 to 12 blank drives to a pool that is served.", expand_pool)
+            .takes::<ExpandOrder>()
+            .answers::<PoolExpanded>()
             .plans(),
         Route::post("/v1/drives", "Takes a blank drive as a spare.", add_spare)
             .takes::<DriveOffer>()
@@ -642,12 +651,12 @@ async fn fsck(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>)
     Ok(envelope(None, api.backend().fsck().await?))
 }
 
-/// Refuses the name of a pool that is not here.
-async fn known_pool(api: &Api, name: &str) -> Result<(), Problem> {
+/// Refuses the name of a pool that is not here; says how many drives it has.
+async fn known_pool(api: &Api, name: &str) -> Result<usize, Problem> {
     let picture = Feed::picture(api).await?;
     let pools = &picture.status.facts.pools;
-    if pools.iter().any(|pool| pool.name == name) {
-        return Ok(());
+    if let Some(pool) = pools.iter().find(|pool| pool.name == name) {
+        return Ok(pool.members());
     }
     let known: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     Err(Problem::new(&codes::POOL_NOT_FOUND, format!("no pool named {name:?}"))
@@ -670,6 +679,22 @@ async fn order_scrub(
         return Ok(envelope(None, Plan::would(format!("have the scrub of {name} do this: {:?}", order.action))));
     }
     Ok(envelope(None, api.backend().order_scrub(order.action).await?))
+}
+
+async fn expand_pool(
+    State(api): Shared,
+    Named(name): Named,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(order): Sent<ExpandOrder>,
+) -> Reply {
+    let members = known_pool(&api, &name).await?;
+    order.check()?;
+    if dry_run {
+        let plan = order.plan(&name, members);
+        api.backend().could_expand(order).await?;
+        return Ok(envelope(None, plan));
+    }
+    Ok(envelope(None, api.backend().expand_pool(order).await?))
 }
 
 async fn add_spare(

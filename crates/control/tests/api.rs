@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use control::check::{CheckpointReport, FsckReport, ResilverReport};
 use control::client::{Call, Changed, Client};
 use control::datastore::{Datastore, DatastoreList, MountInfo};
+use control::expansion::PoolExpanded;
 use control::health::{Health, Level};
 use control::pool::{DriveList, Pool, PoolList};
 use control::server::Version;
@@ -125,4 +126,28 @@ fn a_pool_is_looked_after() {
     assert_eq!(client.call::<DriveTaken>(&replace).unwrap().into_result().unwrap().taken_as, "flash0/3");
     let no_spare = post("/v1/drives/flash0/3/replace", "{}");
     assert_eq!(client.call::<DriveTaken>(&no_spare).unwrap_err().code(), &codes::NO_SPARE);
+}
+
+#[test]
+fn a_pool_is_expanded_after_it_was_planned() {
+    let server = Running::start();
+    let client = &server.client;
+    let post = |body: &'static str, dry_run| Call {
+        method: "POST",
+        path: "/v1/pools/flash0/expand",
+        body: Some(body),
+        dry_run,
+        ..Call::default()
+    };
+    let planned = client.change::<PoolExpanded>(&post(r#"{"drives":["/a","/b"],"stripe_data":20}"#, true)).unwrap();
+    let Changed::Planned(plan) = planned else { panic!("it was planned") };
+    let text = plan.into_result().unwrap().human();
+    assert!(text.contains("take /a, /b as drives of flash0") && text.contains("20 data units"), "{text}");
+    let refused = client.change::<PoolExpanded>(&post(r#"{"drives":["/taken"]}"#, true)).unwrap_err();
+    assert_eq!(refused.code(), &codes::SPARE_REFUSED, "a plan says what would be refused");
+    let twice = client.call::<PoolExpanded>(&post(r#"{"drives":["/a","/a"]}"#, false)).unwrap_err();
+    assert_eq!(twice.code(), &codes::BAD_INPUT);
+    assert_eq!(server.paper.changes.load(Ordering::SeqCst), 0);
+    let done = client.call::<PoolExpanded>(&post(r#"{"drives":["/a","/b"]}"#, false)).unwrap().into_result().unwrap();
+    assert_eq!((done.joined.len(), done.joined[1].path.as_str()), (2, "/b"));
 }

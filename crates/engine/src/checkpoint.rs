@@ -100,7 +100,7 @@ impl Inner {
         self.journal.trim(Sequence(collected.through));
         self.new_era().await;
         self.state.borrow_mut().stripes.finish_retire();
-        self.release_closed_segments().await;
+        self.release_idle_segments().await;
         self.counters.borrow_mut().checkpoints += 1;
         mover.last_checkpoint = self.world.clock.now();
         self.checkpointed.notify_waiters();

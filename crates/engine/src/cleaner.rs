@@ -40,7 +40,9 @@ impl Inner {
             return Ok(0);
         }
         let budget = room.min(STRIPES_MOVED_MAX) * u64::from(full);
-        let mut victims = self.state.borrow().stripes.victims(VICTIMS + mover.stuck.len(), full / 32 * 31);
+        // A full stripe of a narrower segment is no victim: moving it would gain nothing.
+        let limit = |segment| self.group.payload_bytes_per_stripe(segment).unwrap_or(full) / 32 * 31;
+        let mut victims = self.state.borrow().stripes.victims(VICTIMS + mover.stuck.len(), limit);
         victims.retain(|victim| !mover.stuck.contains(&victim.stripe));
         let mut taken = 0;
         let mut moved_bytes = 0u64;

@@ -435,7 +435,8 @@ impl Inner {
         }
         let is_quiet = now.since(mover.busy_at) >= self.options.quiet_after;
         let is_pressed = self.waiting_for_room.get() > 0 || self.journal_is_filling();
-        staged > 0 && (is_quiet || is_pressed || self.is_crowded() || self.checkpoint_is_due(mover))
+        let is_larger = self.expansions.wants_data();
+        staged > 0 && (is_quiet || is_pressed || is_larger || self.is_crowded() || self.checkpoint_is_due(mover))
     }
 
     fn is_crowded(&self) -> bool {

@@ -15,6 +15,7 @@ use quick_cache::unsync::{Cache, DefaultLifecycle};
 use raid::{Group, Principal};
 use tokio::sync::{Mutex, Notify};
 
+use crate::expand::Expansions;
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
 use crate::hash::{FixedMap, FixedState};
 use crate::mover::Mover;
@@ -67,6 +68,8 @@ pub(crate) struct Inner {
     pub rebuild: Rebuild,
     /// The background scrub.
     pub scrubber: Scrubber,
+    /// When drives joined.
+    pub expansions: Expansions,
     pub counters: RefCell<Counters>,
     pub events: RefCell<Vec<Event>>,
     /// Where the time of clients' operations goes.
@@ -109,6 +112,7 @@ impl Inner {
             total_bytes: Cell::new(0),
             rebuild: Rebuild::default(),
             scrubber: Scrubber::default(),
+            expansions: Expansions::default(),
             counters: RefCell::default(),
             events: RefCell::default(),
         }

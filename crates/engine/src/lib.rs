@@ -32,6 +32,7 @@ mod delta;
 mod destage;
 mod differences;
 mod engine;
+mod expand;
 mod files;
 mod fingerprint;
 pub mod format;
@@ -63,6 +64,7 @@ mod tree;
 
 pub use audit::{Audit, Finding};
 pub use engine::{Engine, EngineStatus};
+pub use expand::Expansion;
 pub use legs::TakeInRefused;
 pub use losses::LostRange;
 pub use open::{OpenFault, Opened};

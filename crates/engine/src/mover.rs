@@ -312,8 +312,8 @@ impl Stream {
 }
 
 impl Inner {
-    /// A free stripe of a healthy segment, or of a new one, or of a degraded one when
-    /// there is no other.
+    /// A free stripe of a healthy segment on all drives, or of a new one, or of an outgrown
+    /// or degraded one when there is no other.
     pub async fn take_stripe(&self, purpose: Purpose) -> Result<(StripeId, u64), StoreRefusal> {
         let kept = self.stripes_kept_from_intake();
         loop {
@@ -330,6 +330,7 @@ impl Inner {
             }
             match self.group.open_segment().await {
                 Ok(segment) => {
+                    self.expansions.segment_opened();
                     self.state.borrow_mut().stripes.add_segment(segment, self.group.rows_per_segment());
                 }
                 Err(_) => {
@@ -342,9 +343,9 @@ impl Inner {
         }
     }
 
-    /// Gives idle segments that lie on failed drives back to the group.
-    pub async fn release_closed_segments(&self) {
-        let idle = self.state.borrow().stripes.idle_closed_segments();
+    /// Gives idle segments that lie on failed drives, or leave out new ones, back to the group.
+    pub async fn release_idle_segments(&self) {
+        let idle = self.state.borrow().stripes.idle_segments();
         if idle.is_empty() || self.group.release_segments(&idle).await.is_err() {
             return;
         }

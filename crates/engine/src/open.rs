@@ -145,6 +145,7 @@ impl Engine {
         let engine = Engine::assemble(group, journal, world, options, (state, mover));
         let floor = engine.inner.state.borrow_mut().next_generation();
         engine.inner.group.stripes_are_whole_below(floor);
+        engine.inner.resume_expansion().await;
         engine.inner.resume_rebuild().await;
         engine.inner.resume_scrub().await;
         engine.inner.load_layers().await.map_err(OpenFault::Replay)?;

@@ -78,6 +78,9 @@ pub struct StripeTable {
     segments: BTreeMap<SegmentId, Vec<Row>>,
     /// Segments that lie on a failed drive: their free stripes are not used.
     closed: BTreeSet<SegmentId>,
+    /// Segments of lower ids were opened before the pool was last expanded: their free
+    /// stripes are used when no new segment can be opened.
+    outgrown_below: SegmentId,
     free: BTreeSet<StripeId>,
     emptied: Vec<StripeId>,
     retiring: Vec<StripeId>,
@@ -115,10 +118,18 @@ impl StripeTable {
         &mut rows[stripe.row as usize]
     }
 
-    /// Takes a free stripe to fill it: one of a healthy segment, or with `degraded` any.
-    pub fn take(&mut self, generation: u64, degraded: bool) -> Option<StripeId> {
+    /// Takes a free stripe to fill it: one of a healthy segment that lies on all drives, or
+    /// with `any` the best there is.
+    pub fn take(&mut self, generation: u64, any: bool) -> Option<StripeId> {
         let closed = &self.closed;
-        let stripe = *self.free.iter().find(|stripe| degraded || !closed.contains(&stripe.segment))?;
+        let healthy = |stripe: &&StripeId| !closed.contains(&stripe.segment);
+        let first = StripeId { segment: self.outgrown_below, row: 0 };
+        let best = self.free.range(first..).find(healthy);
+        let stripe = match best {
+            None if any => self.free.iter().find(healthy).or_else(|| self.free.first()),
+            best => best,
+        };
+        let stripe = *stripe?;
         self.free.remove(&stripe);
         *self.row(stripe) = Row { generation, live_bytes: 0, state: State::Filling };
         Some(stripe)
@@ -262,6 +273,11 @@ impl StripeTable {
         self.closed = closed.into_iter().collect();
     }
 
+    /// Segments of lower ids than `segment` leave out drives that have joined since.
+    pub fn outgrow(&mut self, segment: SegmentId) {
+        self.outgrown_below = self.outgrown_below.max(segment);
+    }
+
     /// Free stripes. Those of closed segments count: they are used when nothing else is
     /// left, since a stripe with a unit missing is better than none.
     pub fn free_count(&self) -> usize {
@@ -279,11 +295,12 @@ impl StripeTable {
     }
 
     /// Up to `count` written stripes with the fewest live bytes, those of closed segments
-    /// first, all below `limit_bytes` unless closed.
-    pub fn victims(&self, count: usize, limit_bytes: u32) -> Vec<Usage> {
+    /// first, all below the `limit_bytes` of their segment unless closed.
+    pub fn victims(&self, count: usize, limit_bytes: impl Fn(SegmentId) -> u32) -> Vec<Usage> {
         let mut found: Vec<(bool, Usage)> = Vec::new();
         for (&segment, rows) in &self.segments {
             let open = !self.closed.contains(&segment);
+            let limit_bytes = limit_bytes(segment);
             for (row, number) in rows.iter().zip(0u32..) {
                 if row.state == State::Written && (row.live_bytes < limit_bytes || !open) {
                     let stripe = StripeId { segment, row: number };
@@ -295,13 +312,15 @@ impl StripeTable {
         found.into_iter().take(count).map(|(_, usage)| usage).collect()
     }
 
-    /// Closed segments all of whose stripes are free: their extents serve better in new
-    /// segments without the failed drive.
-    pub fn idle_closed_segments(&self) -> Vec<SegmentId> {
+    /// Closed and outgrown segments all of whose stripes are free: their extents serve better
+    /// in new segments, without the failed drive, or with the drives that have joined.
+    pub fn idle_segments(&self) -> Vec<SegmentId> {
         let is_idle = |segment: &SegmentId| {
             self.segments.get(segment).is_some_and(|rows| rows.iter().all(|row| row.state == State::Free))
         };
-        self.closed.iter().copied().filter(is_idle).collect()
+        let outgrown = self.segments.range(..self.outgrown_below).map(|(segment, _)| segment);
+        let candidates: BTreeSet<SegmentId> = self.closed.iter().chain(outgrown).copied().collect();
+        candidates.into_iter().filter(is_idle).collect()
     }
 
     /// The segment was given back to the group.
@@ -369,12 +388,29 @@ mod tests {
         Usage::decode_all(&bytes).unwrap().into_iter().for_each(|row| again.restore(row).unwrap());
         assert_eq!(again.all(), table.all());
         assert_eq!((again.live_bytes(), again.free_count()), (400, 0));
-        assert_eq!(table.victims(9, 200).len(), 1);
+        assert_eq!(table.victims(9, |_| 200).len(), 1);
         table.set_closed([SegmentId(1)]);
-        assert_eq!(table.victims(9, 200).len(), 2, "stripes on failed drives go whatever they hold");
+        assert_eq!(table.victims(9, |_| 200).len(), 2, "stripes on failed drives go whatever they hold");
         assert_eq!(table.take(9, false).unwrap().segment, SegmentId(2));
         table.set_closed([SegmentId(1), SegmentId(2)]);
         assert_eq!(table.take(9, false), None);
         assert!(table.take(9, true).is_some(), "better degraded than not at all");
+    }
+
+    #[test]
+    fn free_stripes_of_outgrown_segments_come_after_new_segments_and_before_degraded_ones() {
+        let mut table = table();
+        table.add_segment(SegmentId(2), 1);
+        let live = table.take(1, false).unwrap();
+        table.add_live(live, 8);
+        table.settle(live);
+        table.set_closed([SegmentId(2)]);
+        table.outgrow(SegmentId(3));
+        assert_eq!(table.take(2, false), None, "a new segment first");
+        assert_eq!(table.idle_segments(), [SegmentId(2)]);
+        table.add_segment(SegmentId(3), 1);
+        assert_eq!(table.take(3, false).unwrap().segment, SegmentId(3));
+        assert_eq!(table.take(4, true).unwrap().segment, SegmentId(1));
+        assert_eq!(table.take(5, true).unwrap().segment, SegmentId(2));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use base::port::LocalFuture;
 use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
+use control::expansion::{ExpandOrder, PoolExpanded};
 use control::jobs::{JobState, NewJob};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
@@ -120,6 +121,14 @@ impl ControlBackend for Backend {
 
     fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken> {
         self.ask(move |shard| Box::pin(async move { shard.replace_drive(slot, path).await }))
+    }
+
+    fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()> {
+        self.ask(move |shard| Box::pin(async move { shard.could_expand(&order).await }))
+    }
+
+    fn expand_pool(&self, order: ExpandOrder) -> Answer<'_, PoolExpanded> {
+        self.ask(move |shard| Box::pin(async move { shard.expand_pool(order).await }))
     }
 
     fn checkpoint(&self) -> Answer<'_, CheckpointReport> {

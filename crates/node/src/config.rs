@@ -1,6 +1,8 @@
 //! What a store is made of and where it listens: one TOML file.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -114,20 +116,48 @@ impl StoreConfig {
     /// Adds a drive that was given while the store ran to the file it was read from, so that
     /// it is found again after a restart. Nothing happens without a file.
     pub(crate) fn remember_drive(&self, drive: &Path) -> Result<(), Problem> {
+        self.change_file(|stands| stands.spares.push(drive.to_owned()))
+    }
+
+    /// The same for drives that are about to become members: durable before they do, since a
+    /// pool whose members nobody can find does not open. Says which were not known before.
+    pub(crate) fn remember_members(&self, drives: &[PathBuf]) -> Result<Vec<PathBuf>, Problem> {
+        let mut fresh = Vec::new();
+        self.change_file(|stands| {
+            let folder = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+            let known: Vec<PathBuf> = stands.drives.iter().chain(&stands.spares).map(|path| folder.join(path)).collect();
+            fresh = drives.iter().filter(|drive| !known.contains(drive)).cloned().collect();
+            stands.drives.extend(fresh.iter().cloned());
+        })?;
+        Ok(fresh)
+    }
+
+    /// Takes drives that did not become members out of the file again.
+    pub(crate) fn forget_members(&self, drives: &[PathBuf]) -> Result<(), Problem> {
+        self.change_file(|stands| stands.drives.retain(|drive| !drives.contains(drive)))
+    }
+
+    fn change_file(&self, change: impl FnOnce(&mut StoreConfig)) -> Result<(), Problem> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut stands = Self::read(file)?;
-        stands.spares.push(drive.to_owned());
+        change(&mut stands);
         stands.save(file)
     }
 
-    /// Writes the file at `path`.
+    /// Writes the file at `path`, durably: old or new after a crash.
     pub fn save(&self, path: &Path) -> Result<(), Problem> {
         let text = toml::to_string_pretty(self).map_err(|error| error.to_string());
-        let new = path.with_extension("toml.new");
-        let written = text.and_then(|text| {
-            let done = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-            done.map_err(|error| error.to_string())
-        });
+        let written = text.and_then(|text| replace_file(path, &text).map_err(|error| error.to_string()));
         written.map_err(|why| Problem::new(&codes::BAD_INPUT, format!("{} cannot be written", path.display())).why(why))
     }
+}
+
+fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
+    let new = path.with_extension("toml.new");
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }

@@ -47,7 +47,7 @@ impl Shard {
     fn pool(&self) -> Pool {
         let (group, status) = (self.engine.group().status(), self.engine.status());
         let (counters, raid) = (self.engine.counters(), self.engine.group().counters());
-        let geometry = self.engine.group().segments().last().map(|segment| segment.geometry);
+        let geometry = self.engine.group().next_geometry();
         let space = self.engine.space();
         Pool {
             name: self.config.pool.clone(),
@@ -84,6 +84,7 @@ impl Shard {
             last_scrub: self.last_scrub(),
             repaired_units: Some(raid.units_repaired),
             unrepairable_units: Some(raid.reads_failed),
+            expansions: self.past_expansions(),
             rebuild: self.engine.rebuild_status().as_ref().map(rebuild),
             drives: group.drives.iter().map(|drive| self.drive(drive)).chain(self.spares(group.drives.len())).collect(),
             io: Some(io::pool(self.engine.group())),

@@ -198,8 +198,8 @@ impl Healer {
         let status = engine.group().status();
         for bay in self.bays.borrow().iter() {
             let Use::Member(slot) = bay.used_as.get() else { continue };
-            let drive = &status.drives[usize::from(slot.0)];
             // One that is just being given the place is not in the status yet.
+            let Some(drive) = status.drives.get(usize::from(slot.0)) else { continue };
             let is_it = bay.drive.borrow().as_ref().is_none_or(|open| open.info().serial == drive.serial);
             if is_it && matches!(drive.state, DriveState::Failed | DriveState::Missing) {
                 match drive.fail_reason {
@@ -300,6 +300,63 @@ impl Healer {
         bay.refused.take();
         bay.used_as.set(Use::Spare);
         Ok(())
+    }
+
+    /// Blank drives at `paths`, spares of the pool or new ones, each with its bay. Refusals
+    /// with their path, in words.
+    pub fn offered(&self, paths: &[PathBuf]) -> Result<Vec<(Rc<Bay>, Rc<RealDrive>)>, (PathBuf, String)> {
+        let offered = paths.iter().map(|path| {
+            let known = self.bays.borrow().iter().find(|bay| bay.path == *path).cloned();
+            let bay = known.unwrap_or_else(|| Rc::new(Bay::empty(path)));
+            if matches!(bay.used_as.get(), Use::Member(_)) {
+                return Err((path.clone(), "it is in use by this pool already".to_owned()));
+            }
+            let open = bay.drive.borrow().clone().filter(|_| bay.used_as.get() == Use::Spare);
+            match open.map_or_else(|| open_drive(path, self.ring.as_ref()), Ok) {
+                Ok(drive) => Ok((bay, drive)),
+                Err(error) => Err((path.clone(), error.to_string())),
+            }
+        });
+        offered.collect()
+    }
+
+    /// Adds the drives of `offered` to the pool. Says who joined and, if the next one was
+    /// refused, why.
+    pub async fn expand(
+        &self,
+        engine: &Engine,
+        offered: Vec<(Rc<Bay>, Rc<RealDrive>)>,
+        data_width_max: Option<u8>,
+    ) -> (Vec<(PathBuf, Slot)>, Option<JoinRefused>) {
+        let before: Vec<Use> = offered.iter().map(|(bay, _)| bay.used_as.get()).collect();
+        for (number, (bay, drive)) in offered.iter().enumerate() {
+            // Nobody else gives it away meanwhile; no member has this slot yet.
+            let slot = engine.group().status().drives.len() + number;
+            bay.used_as.set(Use::Member(Slot(u8::try_from(slot).unwrap_or(u8::MAX))));
+            bay.drive.replace(Some(drive.clone()));
+            bay.refused.take();
+            let mut bays = self.bays.borrow_mut();
+            if !bays.iter().any(|known| Rc::ptr_eq(known, bay)) {
+                bays.push(bay.clone());
+            }
+        }
+        let drives = offered.iter().map(|(_, drive)| drive.clone() as Rc<dyn Drive>).collect();
+        let (joined, refused) = match engine.expand(drives, data_width_max).await {
+            Ok(joined) => (joined, None),
+            Err(added) => (added.joined, Some(added.refused)),
+        };
+        let taken = offered.iter().zip(&joined).map(|((bay, _), slot)| {
+            bay.used_as.set(Use::Member(*slot));
+            (bay.path.clone(), *slot)
+        });
+        let taken = taken.collect();
+        for ((bay, _), before) in offered.iter().zip(before).skip(joined.len()) {
+            match before {
+                Use::Spare => bay.used_as.set(Use::Spare),
+                _ => bay.refuse("it was offered and did not join".to_owned()),
+            }
+        }
+        (taken, refused)
     }
 
     /// Puts the spare at `path`, or the smallest that fits, in the place of a drive that is

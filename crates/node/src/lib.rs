@@ -12,6 +12,7 @@
 mod backend;
 mod config;
 mod events;
+mod expand;
 mod facts;
 mod healer;
 mod io;

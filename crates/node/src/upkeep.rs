@@ -71,11 +71,11 @@ impl Shard {
     }
 }
 
-fn not_taken(what: &str, why: &str) -> Problem {
+pub(crate) fn not_taken(what: &str, why: &str) -> Problem {
     Problem::new(&codes::SPARE_REFUSED, format!("{what} is not taken")).why(why.to_owned())
 }
 
-fn at(wall_ns: u64) -> Option<Timestamp> {
+pub(crate) fn at(wall_ns: u64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(wall_ns)).ok().filter(|_| wall_ns > 0)
 }
 

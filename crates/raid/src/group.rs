@@ -350,6 +350,16 @@ impl Group {
     pub fn geometry(&self, segment: SegmentId) -> Option<Geometry> {
         self.segment(segment).map(|segment| segment.geometry)
     }
+    /// Geometry of the next segment; `None` when no drives take one.
+    pub fn next_geometry(&self) -> Option<Geometry> {
+        let header = self.inner.header.borrow();
+        let load = self.load(&header);
+        header.policy.geometry(load.free.iter().filter(|free| **free > 0).count())
+    }
+    /// Id of the next segment: those opened before have lower ones.
+    pub fn next_segment(&self) -> SegmentId {
+        SegmentId(self.inner.header.borrow().next_segment)
+    }
     /// Payload bytes of the data units of one stripe of an open segment.
     pub fn payload_bytes_per_stripe(&self, segment: SegmentId) -> Option<u32> {
         self.geometry(segment).map(|geometry| u32::from(geometry.data) * self.unit_payload_bytes())

@@ -68,7 +68,7 @@ pub use hedge::HedgeCounters;
 pub use lane::{FlowSettings, LaneStatus, Punctuality};
 pub use layout::{Geometry, SegmentId, Slot, StripeId, UNIT_HEADER_BYTES};
 pub use member::{DriveState, FailReason};
-pub use membership::{JoinRefused, RemoveRefused};
+pub use membership::{Added, JoinRefused, RemoveRefused};
 pub use principal::{Principal, Shares};
 pub use profile::{DriveClass, Profile, Profiles, WritePattern};
 pub use queue::Usage;

@@ -91,6 +91,19 @@ impl From<Latched> for JoinRefused {
     }
 }
 
+/// Why not all drives were added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{refused}")]
+pub struct Added {
+    /// Slots of those before, which have joined.
+    pub joined: Vec<Slot>,
+    /// Why the next one did not.
+    pub refused: JoinRefused,
+}
+
+/// Extents that a drive has at least.
+const EXTENTS_LEAST: u32 = 4;
+
 /// Why a member was not put out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemoveRefused {
@@ -107,24 +120,37 @@ pub enum RemoveRefused {
 
 impl Group {
     /// Adds `drives` to the group, one decided step each; new stripes use them from now
-    /// on. Returns their slots. Every drive is looked at before the first one joins; when
-    /// one fails on the way, those before it have joined (R-EXP-01, -04, -05).
-    pub async fn add_members(&self, drives: Vec<Rc<dyn Drive>>, overwrite: bool) -> Result<Vec<Slot>, JoinRefused> {
-        let members = self.inner.members.borrow().len();
-        if members + drives.len() > DRIVES_MAX {
-            return Err(JoinRefused::TooMany);
+    /// on. Returns their slots. Every drive is looked at and tried out before the first one
+    /// joins; when one fails on the way, those before it have joined, and the error says how
+    /// many (R-EXP-01, -04, -05).
+    pub async fn add_members(&self, drives: Vec<Rc<dyn Drive>>, overwrite: bool) -> Result<Vec<Slot>, Added> {
+        let none = |refused| Added { joined: Vec::new(), refused };
+        if self.inner.members.borrow().len() + drives.len() > DRIVES_MAX {
+            return Err(none(JoinRefused::TooMany));
         }
         let drives = self.inner.flow.lanes(drives);
         for drive in &drives {
-            self.check_newcomer(drive, 4, overwrite).await?;
+            self.check_newcomer(drive, EXTENTS_LEAST, overwrite).await.map_err(none)?;
         }
-        let mut slots = Vec::new();
+        for drive in &drives {
+            self.try_out(drive).await.map_err(none)?;
+        }
+        let mut joined = Vec::new();
         for drive in drives {
-            let slot = Slot(u8::try_from(self.inner.members.borrow().len()).expect("at most 32"));
-            self.join(slot, drive, self.new_drive_id(), Standing::Good).await?;
-            slots.push(slot);
+            match self.add_member(drive, overwrite).await {
+                Ok(slot) => joined.push(slot),
+                Err(refused) => return Err(Added { joined, refused }),
+            }
         }
-        Ok(slots)
+        Ok(joined)
+    }
+
+    async fn add_member(&self, drive: Lane, overwrite: bool) -> Result<Slot, JoinRefused> {
+        // Again: it may be the one that has just joined under another name.
+        self.check_newcomer(&drive, EXTENTS_LEAST, overwrite).await?;
+        let slot = Slot(u8::try_from(self.inner.members.borrow().len()).expect("at most 32"));
+        self.join(slot, drive, self.new_drive_id(), Standing::Good).await?;
+        Ok(slot)
     }
 
     /// Whether `drives` could be added now: what [`add_members`](Group::add_members) would
@@ -137,9 +163,24 @@ impl Group {
             return Err(JoinRefused::TooMany);
         }
         for drive in self.inner.flow.lanes(drives) {
-            self.check_newcomer(&drive, 4, overwrite).await?;
+            self.check_newcomer(&drive, EXTENTS_LEAST, overwrite).await?;
         }
         Ok(())
+    }
+
+    /// Lets stripes of segments opened from now on have up to `data_width_max` data units
+    /// (R-EXP-01, -02). `false`: the group cannot have stripes that wide.
+    pub async fn widen_stripes(&self, data_width_max: u8) -> Result<bool, RemoveRefused> {
+        let parity = self.inner.header.borrow().policy.parity;
+        if data_width_max == 0 || usize::from(data_width_max) + usize::from(parity) > DRIVES_MAX {
+            return Ok(false);
+        }
+        let widened = self.change_header(|header| {
+            let changed = header.policy.data_width_max != data_width_max;
+            changed.then(|| header.policy.data_width_max = data_width_max)
+        });
+        widened.await.map_err(|_| RemoveRefused::Latched)?;
+        Ok(true)
     }
 
     /// Puts `drive` into `slot`, whose own drive must be failed or missing. It is

@@ -81,6 +81,91 @@ fn narrow_stripes_use_all_drives_evenly() {
     assert!(worst_parity <= 0.02, "{worst_parity}");
 }
 
+/// Segments that live at the same time; the oldest are emptied as new ones are written,
+/// as clients' overwrites and the cleaner do.
+struct Growing {
+    policy: Policy,
+    extents: Vec<Extents>,
+    live: std::collections::VecDeque<Segment>,
+    next: u32,
+}
+
+impl Growing {
+    fn grow_to(&mut self, drives: usize) {
+        self.extents.resize(drives, Extents::new(1024));
+    }
+
+    fn load(&self) -> Load {
+        let drives = self.extents.len();
+        let free = self.extents.iter().map(Extents::free).collect();
+        let mut load = Load { free, parity_units: vec![0; drives] };
+        for segment in &self.live {
+            let slots: Vec<_> = segment.places.iter().map(|place| place.slot).collect();
+            let free = load.free.clone();
+            load.add(&self.policy, segment.geometry, &slots);
+            load.free = free;
+        }
+        load
+    }
+
+    fn open(&mut self) {
+        let id = SegmentId(self.next);
+        let (geometry, slots) = self.policy.choose(id, &self.load()).unwrap();
+        let places = slots.into_iter().map(|slot| {
+            let extents = &mut self.extents[usize::from(slot.0)];
+            let extent = extents.peek().unwrap();
+            assert!(extents.take(extent));
+            Place { slot, extent }
+        });
+        let segment = Segment { id, geometry, places: places.collect() };
+        self.live.push_back(segment);
+        self.next += 1;
+    }
+
+    fn release(&mut self) {
+        let oldest = self.live.pop_front().unwrap();
+        oldest.places.iter().for_each(|place| self.extents[usize::from(place.slot.0)].give_back(place.extent));
+    }
+
+    /// Largest deviation from the mean parity units per drive, and from the mean extents.
+    fn spread(&self) -> (f64, f64) {
+        let worst = |counts: &[u64]| {
+            let mean = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+            counts.iter().map(|&count| (count as f64 - mean).abs() / mean).fold(0.0, f64::max)
+        };
+        let used: Vec<u64> = self.extents.iter().map(|extents| u64::from(extents.total() - extents.free())).collect();
+        (worst(&self.load().parity_units), worst(&used))
+    }
+}
+
+/// Decides R-RAID-04 and R-EXP-04 for a group that grows: from 12 to 13 and from 12 to 24
+/// drives, half full; once as much was written as there was, parity units and extents per
+/// drive are within 2 % of the mean again, with the stripe width kept and widened.
+#[test]
+fn a_group_that_has_grown_evens_out() {
+    for (drives, data) in [(13, 10), (13, 11), (24, 10), (24, 20), (24, 22)] {
+        for rows in [4, 7, 16, 31] {
+            let policy = Policy { data_width_max: 10, parity: 2, founding_drives: 12, rows };
+            let mut group = Growing { policy, extents: Vec::new(), live: Default::default(), next: 1 };
+            group.grow_to(12);
+            (0..512).for_each(|_| group.open());
+            group.grow_to(drives);
+            group.policy.data_width_max = data;
+            group.open();
+            let newest = group.live.back().unwrap();
+            let on_new = newest.places.iter().filter(|place| place.slot.0 >= 12).count();
+            assert_eq!(on_new, (drives - 12).min(usize::from(data) + 2), "the very next segment uses the new drives");
+            for _ in 0..512 {
+                group.open();
+                group.release();
+            }
+            let (parity, extents) = group.spread();
+            println!("12 to {drives} drives, {data}+2, {rows} rows: parity {parity:.4}, extents {extents:.4}");
+            assert!(parity <= 0.02 && extents <= 0.02, "{drives} drives, {data}+2, {rows} rows: {parity}, {extents}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -70,7 +70,7 @@ fn a_drive_that_does_not_fit_or_is_in_use_does_not_join() {
     let group = rig.create(3);
     let other = Rig::new(5, 3);
     let theirs = other.create(3);
-    let refused = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], false)).unwrap_err();
+    let refused = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], false)).unwrap_err().refused;
     let small = MemoryDrive::new("small", 1 << 20);
     assert!(matches!(refused(&small), JoinRefused::TooSmall { capacity_bytes, .. } if capacity_bytes == 1 << 20));
     assert_eq!(refused(&other.drives[0]), JoinRefused::InUse { group: Some(theirs.id()) });
@@ -81,9 +81,86 @@ fn a_drive_that_does_not_fit_or_is_in_use_does_not_join() {
     assert!(small.writes.borrow().is_empty() && strange.writes.borrow().is_empty());
     assert_eq!(group.status().drives.len(), 5);
     // Told so, a drive of another group is taken, a member of this one never.
-    let take = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], true));
+    let take = |drive: &Rc<MemoryDrive>| {
+        rig.bench.run(group.add_members(vec![port(drive)], true)).map_err(|added| added.refused)
+    };
     assert_eq!(take(&other.drives[0]), Ok(vec![Slot(5)]));
     assert_eq!(take(&rig.drives[2]), Err(JoinRefused::InUse { group: Some(group.id()) }));
+    // One drive named twice joins once.
+    let twice = spare("twice");
+    let both = rig.bench.run(group.add_members(vec![port(&twice), port(&twice)], false)).unwrap_err();
+    assert_eq!((both.joined, both.refused), (vec![Slot(6)], JoinRefused::InUse { group: Some(group.id()) }));
+    assert_eq!(group.status().drives.len(), 7);
+}
+
+/// A drive that keeps nothing is found out before any drive joins (R-SPARE-04 for drives
+/// that are added).
+#[test]
+fn a_drive_that_keeps_nothing_is_not_added_and_nobody_with_it() {
+    let rig = Rig::new(5, 9);
+    let group = rig.create(3);
+    let (good, bad) = (spare("good"), spare("bad"));
+    (0..3).for_each(|_| bad.tricks.borrow_mut().push_back(double::Trick::LoseWrite));
+    let refused = rig.bench.run(group.add_members(ports(&[good, bad]), false)).unwrap_err();
+    assert_eq!((refused.joined, refused.refused), (vec![], JoinRefused::Bad));
+    assert_eq!(group.status().drives.len(), 5);
+}
+
+/// With a drive missing the group still grows, and opens again with all of them but it.
+#[test]
+fn a_group_with_a_drive_missing_grows() {
+    let rig = Rig::new(6, 10);
+    let group = rig.create(4);
+    let old = rig.bench.run(fill_segment(&group, 1));
+    drop(group);
+    let mut there: Vec<Rc<MemoryDrive>> = rig.drives[1..].to_vec();
+    let group = rig.bench.run(Group::open(ports(&there), None, rig.bench.world())).unwrap();
+    assert_eq!(group.status().drives[0].state, DriveState::Missing);
+    let added: Vec<_> = (0..6).map(|number| spare(&format!("new{number}"))).collect();
+    rig.bench.run(group.add_members(ports(&added), false)).unwrap();
+    let new = rig.bench.run(fill_segment(&group, 2));
+    drop(group);
+    there.extend(added);
+    let group = rig.bench.run(Group::open(ports(&there), None, rig.bench.world())).unwrap();
+    assert_eq!(group.status().drives.len(), 12);
+    rig.bench.run(async {
+        for (ids, generation) in [(old, 1), (new, 2)] {
+            for id in ids {
+                check_stripe(&group, id, generation).await.unwrap();
+            }
+        }
+    });
+}
+
+/// Decides R-EXP-02: twelve drives more, and the stripes get wider instead of more parity
+/// being paid: 10+2 becomes 20+2. Old stripes stay as they are.
+#[test]
+fn stripes_get_wider_with_the_group() {
+    let rig = Rig::new(12, 11);
+    let group = rig.create(10);
+    let old = rig.bench.run(fill_segment(&group, 1));
+    let added: Vec<_> = (0..12).map(|number| spare(&format!("new{number}"))).collect();
+    rig.bench.run(group.add_members(ports(&added), false)).unwrap();
+    let said = |group: &Group| group.next_geometry().unwrap().to_string();
+    assert_eq!(said(&group), "10+2");
+    assert_eq!(rig.bench.run(group.widen_stripes(31)), Ok(false));
+    assert_eq!(rig.bench.run(group.widen_stripes(20)), Ok(true));
+    assert_eq!(said(&group), "20+2");
+    let new = rig.bench.run(fill_segment(&group, 2));
+    assert_eq!(group.geometry(new[0].segment).unwrap().to_string(), "20+2");
+    assert_eq!(group.geometry(old[0].segment).unwrap().to_string(), "10+2");
+    drop(group);
+    let mut all = ports(&rig.drives);
+    all.extend(ports(&added));
+    let group = rig.bench.run(Group::open(all, None, rig.bench.world())).unwrap();
+    assert_eq!(said(&group), "20+2");
+    rig.bench.run(async {
+        for (ids, generation) in [(old, 1), (new, 2)] {
+            for id in ids {
+                check_stripe(&group, id, generation).await.unwrap();
+            }
+        }
+    });
 }
 
 #[test]
@@ -152,7 +229,7 @@ fn a_drive_whose_loss_would_lose_data_is_not_put_out() {
 #[test]
 fn a_crash_while_a_drive_joins_leaves_a_group_with_it_or_without_it() {
     let (mut with, mut without) = (0, 0);
-    for polls in 0..120 {
+    for polls in 0..160 {
         let rig = Rig::new(5, polls);
         let group = rig.create(3);
         rig.bench.run(group.register_cas("root", 0, b"value")).unwrap();

@@ -215,6 +215,24 @@ pub enum PoolAction {
     },
     /// Make a pool of empty drives and write the configuration that serves it
     Create(Box<PoolCreate>),
+    /// Add 1 to 12 blank drives to a pool that is served, at once
+    Expand(PoolExpand),
+}
+
+/// `pool expand`.
+#[derive(Debug, Args)]
+pub struct PoolExpand {
+    /// The pool
+    pub name: String,
+    /// Blank drive files or block devices; spares of the pool, too
+    #[arg(long = "drive", required = true, num_args = 1..=12, value_name = "PATH")]
+    pub drives: Vec<PathBuf>,
+    /// Make drive files that do not exist, this large and sparse
+    #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
+    pub drive_size: Option<u64>,
+    /// Most data units of new stripes from now on
+    #[arg(long, value_name = "N")]
+    pub stripe_data: Option<u8>,
 }
 
 /// Verbs of `pool scrub`.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use control::client::{Call, Changed, Client, segment};
+use control::expansion::{ExpandOrder, PoolExpanded};
 use control::pool::{DriveList, DriveState, Pool, PoolList, PoolState};
 use control::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use control::{Document, Envelope, Exit, Problem, codes};
@@ -13,7 +14,7 @@ use node::StoreConfig;
 use serde::Serialize;
 
 use crate::appliance::{self, change};
-use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, ScrubVerb, SpareAction};
+use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, PoolExpand, ScrubVerb, SpareAction};
 use crate::consent;
 use crate::place::unusable;
 use crate::say::{Say, width};
@@ -59,6 +60,7 @@ pub fn run(command: &PoolCommand, global: &Global, say: &Say) -> Result<Exit, Pr
             say.envelope(&report, |report, _| report.human_history(width()));
         }
         PoolAction::Create(create) => return self::create(create, global, say),
+        PoolAction::Expand(order) => return expand(order, global, say),
     }
     Ok(Exit::Success)
 }
@@ -147,6 +149,51 @@ pub fn drives(command: &DriveCommand, global: &Global, say: &Say) -> Result<Exit
     }
     say.envelope(&list, |list, _| list.human(width()));
     Ok(Exit::Success)
+}
+
+/// Adds drives; files that this command made for it go away again when they did not join.
+fn expand(order: &PoolExpand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| unusable(path, &error));
+    let paths = order.drives.iter().map(absolute).collect::<Result<Vec<PathBuf>, Problem>>()?;
+    let devices: Vec<String> =
+        paths.iter().filter(|path| is_device(path)).map(|path| path.display().to_string()).collect();
+    if !global.dry_run && !devices.is_empty() {
+        consent::confirmed(global, &order.name, &format!("everything on {} will be gone", devices.join(", ")))?;
+    }
+    let mut made = Vec::new();
+    let outcome = match global.dry_run {
+        true => Ok(()),
+        false => make_drives(&paths, order.drive_size, &mut made),
+    };
+    let expanded = outcome.and_then(|()| ask_to_expand(order, &paths, global)).inspect_err(|problem| {
+        // After a clear no, and only what is still blank: one drive may have joined before
+        // the next was refused, or may be joining now if no answer came.
+        let refused = [&codes::SPARE_REFUSED, &codes::POOL_NOT_FOUND, &codes::PATH_UNUSABLE].contains(&problem.code());
+        made.iter().filter(|path| refused && check_empty(path).is_ok()).for_each(|path| drop(std::fs::remove_file(path)));
+    })?;
+    Ok(say.changed(&expanded, |expanded, _| expanded.human()))
+}
+
+fn ask_to_expand(order: &PoolExpand, paths: &[PathBuf], global: &Global) -> Result<Changed<PoolExpanded>, Problem> {
+    let body = ExpandOrder {
+        drives: paths.iter().map(|path| path.display().to_string()).collect(),
+        stripe_data: order.stripe_data,
+    };
+    let path = format!("/v1/pools/{}/expand", segment(&order.name));
+    let client = appliance::patient_client(global)?;
+    post(&client, &path, &body, global)
+}
+
+fn make_drives(paths: &[PathBuf], size: Option<u64>, made: &mut Vec<PathBuf>) -> Result<(), Problem> {
+    for path in paths.iter().filter(|path| !path.exists()) {
+        let size_bytes = size.ok_or_else(|| {
+            Problem::new(&codes::PATH_UNUSABLE, format!("{} is not there", path.display()))
+                .step("have files made: add --drive-size SIZE")
+        })?;
+        node::create_sparse_file(path, size_bytes).map_err(|error| unusable(path, &error))?;
+        made.push(path.clone());
+    }
+    Ok(())
 }
 
 fn create(create: &PoolCreate, global: &Global, say: &Say) -> Result<Exit, Problem> {

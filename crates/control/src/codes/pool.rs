@@ -273,4 +273,12 @@ codes! {
         clears: "it is a report",
         parameters: ["pool", "slot"],
     }
+    1083 POOL_EXPANDED Info, exit Failed, http 503, since "0.1.0" {
+        what: "Drives joined the pool: it is larger.",
+        why: "The drives were examined and added while the pool served. New stripes use them at once; old stripes stay where they are, and space evens out as data is written over and cleaned.",
+        act: ["nothing has to be done; see it at work: vmhold pool show POOL --map"],
+        urgency: "none",
+        clears: "it is a report",
+        parameters: ["pool", "drives"],
+    }
 }

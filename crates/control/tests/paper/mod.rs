@@ -17,6 +17,7 @@ use control::client::{Call, Client};
 use control::codes;
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::events::EventBook;
+use control::expansion::{ExpandOrder, JoinedDrive, PoolExpanded};
 use control::history::HistoryBook;
 use control::jobs::JobBook;
 use control::ledger::MemoryLedger;
@@ -63,6 +64,7 @@ fn pool() -> Pool {
         repaired_units: None,
         unrepairable_units: None,
         rebuild: None,
+        expansions: Vec::new(),
         drives: Vec::new(),
         io: None,
     }
@@ -244,6 +246,26 @@ impl ControlBackend for Paper {
 
     fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference> {
         now(Ok(VmDifference { datastore, vm, from: names.0, to: names.1, files: Vec::new() }))
+    }
+
+    fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()> {
+        let taken = order.drives.iter().any(|path| path == "/taken");
+        now(if taken { Err(Problem::new(&codes::SPARE_REFUSED, "/taken is not taken")) } else { Ok(()) })
+    }
+
+    fn expand_pool(&self, order: ExpandOrder) -> Answer<'_, PoolExpanded> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let drive = |(number, path)| JoinedDrive { drive: format!("flash0/{}", number + 1), path };
+        now(Ok(PoolExpanded {
+            pool: "flash0".into(),
+            drives: order.drives.len() as u32,
+            joined: order.drives.into_iter().enumerate().map(drive).collect(),
+            stripe_data: 10,
+            stripe_parity: 2,
+            usable_before_bytes: 1,
+            usable_bytes: 2,
+            seconds: 0.1,
+        }))
     }
 
     fn resilver_journal(&self) -> Answer<'_, ResilverReport> {

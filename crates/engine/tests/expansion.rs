@@ -1,0 +1,224 @@
+//! A pool is expanded while it is written to: nobody waits, nothing is lost, and the new
+//! drives hold data at once, whatever happens on the way.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod pool;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use base::port::Drive;
+use base::{FileId, WallNanos};
+use engine::store::Change;
+use engine::{Engine, Store};
+use pool::{Pool, bytes_of};
+use raid::{DriveState, GroupState};
+use world_sim::{RunEnd, SimMedia, SimNode};
+
+const MIB: u64 = 1 << 20;
+
+fn content(file: u64, block: u64, round: u8) -> Vec<u8> {
+    let mut state = file << 32 ^ block << 8 ^ u64::from(round) ^ 0x1234_5678;
+    let word = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(word).take(8192).collect()
+}
+
+async fn write_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
+    for block in blocks {
+        engine.write(file, block * 8192, &[&content(file.0, block, round)], WallNanos(2)).await.unwrap();
+    }
+}
+
+async fn check_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
+    for block in blocks {
+        let read = engine.read(file, block * 8192, 8192).await.unwrap();
+        assert!(bytes_of(&read) == content(file.0, block, round), "block {block}");
+    }
+}
+
+fn done<T>(end: RunEnd<T>) -> T {
+    match end {
+        RunEnd::Done(value) => value,
+        _ => panic!("not done"),
+    }
+}
+
+/// A pool of 12 drives with a file of `blocks` blocks on media, and `more` blank drives.
+fn start(seed: u64, blocks: u64, more: usize) -> (Pool, Vec<SimMedia>, FileId) {
+    let pool = Pool::new(seed, 12, 24 * MIB);
+    let new: Vec<SimMedia> = (0..more).map(|n| pool.world.drive_media(&format!("new{n}"), 24 * MIB)).collect();
+    let node = pool.world.node();
+    let file = pool.world.run_until(async {
+        pool.format(&node).await;
+        let (engine, _) = pool.open(&node).await;
+        let file = engine.next_file_id();
+        engine.commit(vec![Change::CreateFile { file, at: WallNanos(1) }]).await.unwrap();
+        write_blocks(&engine, file, 0..blocks, 0).await;
+        engine.settle().await.unwrap();
+        file
+    });
+    node.kill();
+    (pool, new, done(file))
+}
+
+fn ports(node: &SimNode, media: &[SimMedia]) -> Vec<Rc<dyn Drive>> {
+    media.iter().map(|media| node.drive(media)).collect()
+}
+
+/// Extents in use on the drives from `first` on.
+fn used_extents(engine: &Engine, first: usize) -> Vec<u32> {
+    let drives = engine.group().status().drives;
+    drives[first..].iter().map(|drive| drive.extents_total - drive.extents_free).collect()
+}
+
+async fn all_is_well(engine: &Engine, file: FileId, rewritten: u64, blocks: u64) {
+    check_blocks(engine, file, 0..rewritten, 1).await;
+    check_blocks(engine, file, rewritten..blocks, 0).await;
+    engine.settle().await.unwrap();
+    let scrub = engine.scrub().await.unwrap();
+    assert_eq!((scrub.units_repaired, scrub.units_absent, scrub.stripes_lost), (0, 0, 0));
+    assert!(engine.audit(true).await.unwrap().findings.is_empty());
+}
+
+/// Decides R-EXP-01: from 12 to 13 and from 12 to 24 drives under load; the first stripes
+/// after it are on the new drives, the new room is promised to writers, every byte is there,
+/// after a restart too, and any two drives may be lost.
+#[test]
+fn a_pool_is_expanded_under_load() {
+    for more in [1, 12] {
+        let (mut pool, new, file) = start(more as u64, 600, more);
+        let node = pool.world.node();
+        done(pool.world.run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let before = (engine.space(), node.world().clock.now());
+            let writing = write_blocks(&engine, file, 0..200, 1);
+            let drives = ports(&node, &new);
+            let growing = async {
+                let slots = engine.expand(drives, None).await.unwrap();
+                assert_eq!(slots.len(), more);
+                let took = node.world().clock.now().since(before.1);
+                assert!(took < Duration::from_secs(1), "{took:?}");
+            };
+            futures_util::future::join(writing, growing).await;
+            assert!(engine.space().free_bytes > before.0.free_bytes, "the new room can be written to");
+            write_blocks(&engine, file, 100..200, 1).await;
+            engine.checkpoint().await.unwrap();
+            let used = used_extents(&engine, 12);
+            let on_new = used.iter().filter(|used| **used > 0).count();
+            assert!(on_new >= more.min(6), "new drives hold stripes at once: {used:?}");
+            assert_eq!(engine.expansions().len(), 1);
+            all_is_well(&engine, file, 200, 600).await;
+        }));
+        pool.cut_power(&node);
+        pool.drives.extend(new);
+        let node = pool.world.node();
+        done(pool.world.run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            assert_eq!(engine.group().status().drives.len(), 12 + more);
+            assert_eq!(engine.expansions().len(), 1);
+            for lost in [3, 12] {
+                pool.drives[lost].set_gone(true);
+                engine.checkpoint().await.unwrap();
+                write_blocks(&engine, file, 0..1, 1).await;
+                engine.checkpoint().await.unwrap();
+            }
+            check_blocks(&engine, file, 0..200, 1).await;
+            check_blocks(&engine, file, 200..600, 0).await;
+        }));
+    }
+}
+
+/// Decides R-EXP-04: old stripes stay where they are at the moment of expansion; as data is
+/// written over, space evens out over all drives.
+#[test]
+fn space_evens_out_as_data_is_written_over() {
+    let (pool, new, file) = start(7, 1_500, 12);
+    let node = pool.world.node();
+    done(pool.world.run_until(async {
+        let (engine, _) = pool.open(&node).await;
+        let before = used_extents(&engine, 0);
+        engine.expand(ports(&node, &new), None).await.unwrap();
+        let written = engine.group().counters().stripes_written;
+        assert_eq!(used_extents(&engine, 0)[..12], before[..], "nothing moved");
+        assert_eq!(engine.group().counters().stripes_written, written);
+        for round in 1..4 {
+            write_blocks(&engine, file, 0..1_500, round).await;
+            engine.settle().await.unwrap();
+        }
+        engine.settle().await.unwrap();
+        let used = used_extents(&engine, 0);
+        let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
+        assert!(most - least <= 2, "extents per drive: {used:?}");
+        check_blocks(&engine, file, 0..1_500, 3).await;
+    }));
+}
+
+/// With one drive missing the pool grows as well; the missing one comes back and is filled.
+#[test]
+fn a_pool_with_a_drive_missing_is_expanded() {
+    let (mut pool, new, file) = start(9, 300, 3);
+    pool.drives[4].set_gone(true);
+    let node = pool.world.node();
+    done(pool.world.run_until(async {
+        let (engine, _) = pool.open(&node).await;
+        engine.expand(ports(&node, &new), None).await.unwrap();
+        write_blocks(&engine, file, 0..100, 1).await;
+        engine.settle().await.unwrap();
+        check_blocks(&engine, file, 0..100, 1).await;
+        check_blocks(&engine, file, 100..300, 0).await;
+    }));
+    pool.cut_power(&node);
+    pool.drives[4].set_gone(false);
+    pool.drives.extend(new);
+    let node = pool.world.node();
+    done(pool.world.run_until(async {
+        let (engine, _) = pool.open(&node).await;
+        if engine.group().status().drives[4].state == DriveState::Failed {
+            engine.rejoin_drive(node.drive(&pool.drives[4])).await.unwrap();
+            while engine.rebuild_status().is_some() {
+                world_sim::node::sleep_for(node.world().clock.as_ref(), Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(engine.group().status().state, GroupState::Online);
+        all_is_well(&engine, file, 100, 300).await;
+    }));
+}
+
+/// Power goes at every so many steps of an expansion: some of the drives have joined, in
+/// order, none is half in, nothing is lost, and the rest joins on the second try.
+#[test]
+fn an_expansion_survives_power_cuts_at_any_point() {
+    let mut seen = std::collections::BTreeSet::new();
+    for crash_after in (20..1_400).step_by(40) {
+        let (mut pool, new, file) = start(crash_after, 120, 4);
+        let node = pool.world.node();
+        pool.world.crash_after(crash_after);
+        // It is through, or cut off at the crash point.
+        let _ = pool.world.run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let writing = write_blocks(&engine, file, 0..20, 0);
+            let growing = engine.expand(ports(&node, &new), Some(6));
+            let _ = futures_util::future::join(writing, growing).await;
+        });
+        pool.world.crash_never();
+        pool.cut_power(&node);
+        pool.drives.extend(new.iter().cloned());
+        let node = pool.world.node();
+        done(pool.world.run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let there = engine.group().status().drives.len() - 12;
+            seen.insert(there);
+            assert_eq!(engine.group().status().state, GroupState::Online, "cut after {crash_after}");
+            engine.expand(ports(&node, &new[there..]), Some(6)).await.unwrap();
+            assert_eq!(engine.group().status().drives.len(), 16);
+            assert_eq!(engine.group().next_geometry().unwrap().to_string(), "6+2");
+            write_blocks(&engine, file, 0..20, 1).await;
+            all_is_well(&engine, file, 20, 120).await;
+        }));
+    }
+    assert!(seen.contains(&0) && seen.contains(&4) && seen.len() >= 4, "cut at every step: {seen:?}");
+}
