@@ -16,7 +16,8 @@ pub const DRIVES_AT_A_TIME: usize = 12;
 /// Body of `POST /v1/pools/{name}/expand`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExpandOrder {
-    /// Blank files or devices, absolute paths, 1 to 12.
+    /// Blank files or devices, absolute paths, 1 to 12; none to change only the stripes.
+    #[serde(default)]
     pub drives: Vec<String>,
     /// Most data units of new stripes from now on; as before if left away.
     #[serde(default)]
@@ -30,8 +31,11 @@ impl ExpandOrder {
     /// With what is wrong.
     pub fn check(&self) -> Result<(), Problem> {
         let refused = |what: String| Err(Problem::new(&codes::BAD_INPUT, what));
-        if !(1..=DRIVES_AT_A_TIME).contains(&self.drives.len()) {
+        if self.drives.len() > DRIVES_AT_A_TIME {
             return refused(format!("a pool is expanded by 1 to {DRIVES_AT_A_TIME} drives at a time"));
+        }
+        if self.drives.is_empty() && self.stripe_data.is_none() {
+            return refused("it names neither drives nor a stripe width".to_owned());
         }
         if let Some(path) = self.drives.iter().find(|path| !path.starts_with('/')) {
             return refused(format!("{path:?} is not an absolute path"));
@@ -51,13 +55,14 @@ impl ExpandOrder {
     #[must_use]
     pub fn plan(&self, pool: &str, members: usize) -> Plan {
         let now = members + self.drives.len();
+        let widen = self.stripe_data.map(|data| format!("let new stripes have up to {data} data units"));
+        if self.drives.is_empty() {
+            return Plan::would(widen.unwrap_or_default());
+        }
         let plan = Plan::would(format!("take {} as drives of {pool}", self.drives.join(", ")))
             .and(format!("write new stripes over {now} drives instead of {members}, from the next one on"))
             .and("leave old stripes where they are; space evens out as data is written over and cleaned");
-        match self.stripe_data {
-            Some(data) => plan.and(format!("let new stripes have up to {data} data units")),
-            None => plan,
-        }
+        widen.into_iter().fold(plan, Plan::and)
     }
 }
 
@@ -158,6 +163,7 @@ mod tests {
             assert!(wrong.check().is_err(), "{wrong:?}");
         }
         assert!(ExpandOrder { stripe_data: Some(31), ..order(&["/a"]) }.check().is_err());
+        assert!(ExpandOrder { stripe_data: Some(20), ..order(&[]) }.check().is_ok());
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Expansions {
 impl Engine {
     /// Adds blank `drives` to the pool: every drive is examined first, then they join one
     /// after the other, and new stripes use them from then on. With `data_width_max`, stripes
-    /// have up to so many data units from now on. When a drive is refused on the way, those
+    /// have up to so many data units from now on, also when there are no drives. When a drive is refused on the way, those
     /// before it have joined, and the error says which.
     pub async fn expand(&self, drives: Vec<Rc<dyn Drive>>, data_width_max: Option<u8>) -> Result<Vec<Slot>, Added> {
         let inner = &self.inner;
@@ -82,11 +82,12 @@ impl Engine {
             Ok(joined) => joined,
             Err(added) => &added.joined,
         };
-        if let Some(first) = joined.first() {
+        // Without drives too: that is how an expansion that was cut off before this is ended.
+        if let Some(width) = data_width_max.filter(|_| outcome.is_ok() || !joined.is_empty()) {
             let latched = |_| Added { joined: joined.clone(), refused: JoinRefused::Latched };
-            if let Some(width) = data_width_max {
-                inner.group.widen_stripes(width).await.map_err(latched)?;
-            }
+            inner.group.widen_stripes(width).await.map_err(latched)?;
+        }
+        if let Some(first) = joined.first() {
             inner.outgrow(*first, joined.len()).await;
         }
         outcome

@@ -5,6 +5,7 @@
 
 mod pool;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -188,22 +189,35 @@ fn a_pool_with_a_drive_missing_is_expanded() {
     }));
 }
 
-/// Power goes at every so many steps of an expansion: some of the drives have joined, in
-/// order, none is half in, nothing is lost, and the rest joins on the second try.
+/// Opens the pool, and expands it while a client writes. Where the steps stand once the pool
+/// was open, and at the end.
+fn expand_under_load(pool: &Pool, node: &SimNode, new: &[SimMedia], file: FileId) -> (Cell<u64>, RunEnd<()>) {
+    let opened = Cell::new(0);
+    let end = pool.world.run_until(async {
+        let (engine, _) = pool.open(node).await;
+        opened.set(pool.world.steps());
+        let writing = write_blocks(&engine, file, 0..20, 0);
+        let growing = engine.expand(ports(node, new), Some(6));
+        let _ = futures_util::future::join(writing, growing).await;
+    });
+    (opened, end)
+}
+
+/// Power goes at 40 steps of an expansion, evenly spread over it: some of the drives have
+/// joined, in order, none is half in, nothing is lost, and the rest joins on the second try.
 #[test]
 fn an_expansion_survives_power_cuts_at_any_point() {
+    let (pool, new, file) = start(1, 120, 4);
+    let before = pool.world.steps();
+    let (opened, end) = expand_under_load(&pool, &pool.world.node(), &new, file);
+    done(end);
+    let (opening, expanding) = (opened.get() - before, pool.world.steps() - opened.get());
     let mut seen = std::collections::BTreeSet::new();
-    for crash_after in (20..1_400).step_by(40) {
-        let (mut pool, new, file) = start(crash_after, 120, 4);
+    for cut in 0..=40 {
+        let (mut pool, new, file) = start(1, 120, 4);
         let node = pool.world.node();
-        pool.world.crash_after(crash_after);
-        // It is through, or cut off at the crash point.
-        let _ = pool.world.run_until(async {
-            let (engine, _) = pool.open(&node).await;
-            let writing = write_blocks(&engine, file, 0..20, 0);
-            let growing = engine.expand(ports(&node, &new), Some(6));
-            let _ = futures_util::future::join(writing, growing).await;
-        });
+        pool.world.crash_after(opening + expanding * cut / 40);
+        let (_, _at_crash_point_or_done) = expand_under_load(&pool, &node, &new, file);
         pool.world.crash_never();
         pool.cut_power(&node);
         pool.drives.extend(new.iter().cloned());
@@ -212,7 +226,7 @@ fn an_expansion_survives_power_cuts_at_any_point() {
             let (engine, _) = pool.open(&node).await;
             let there = engine.group().status().drives.len() - 12;
             seen.insert(there);
-            assert_eq!(engine.group().status().state, GroupState::Online, "cut after {crash_after}");
+            assert_eq!(engine.group().status().state, GroupState::Online, "cut {cut}");
             engine.expand(ports(&node, &new[there..]), Some(6)).await.unwrap();
             assert_eq!(engine.group().status().drives.len(), 16);
             assert_eq!(engine.group().next_geometry().unwrap().to_string(), "6+2");
@@ -220,5 +234,5 @@ fn an_expansion_survives_power_cuts_at_any_point() {
             all_is_well(&engine, file, 20, 120).await;
         }));
     }
-    assert!(seen.contains(&0) && seen.contains(&4) && seen.len() >= 4, "cut at every step: {seen:?}");
+    assert!(seen.iter().copied().eq(0..=4), "every number of drives joined at some cut: {seen:?}");
 }

@@ -125,7 +125,8 @@ impl StoreConfig {
         let mut fresh = Vec::new();
         self.change_file(|stands| {
             let folder = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
-            let known: Vec<PathBuf> = stands.drives.iter().chain(&stands.spares).map(|path| folder.join(path)).collect();
+            let known: Vec<PathBuf> =
+                stands.drives.iter().chain(&stands.spares).map(|path| folder.join(path)).collect();
             fresh = drives.iter().filter(|drive| !known.contains(drive)).cloned().collect();
             stands.drives.extend(fresh.iter().cloned());
         })?;

@@ -403,7 +403,7 @@ impl Group {
 
     /// What the drives hold; drives that take no new segments have nothing free.
     pub(crate) fn load(&self, header: &GroupHeader) -> Load {
-        let mut load = Load { free: vec![0; header.members.len()], parity_units: vec![0; header.members.len()] };
+        let mut load = Load::of_empty(header.members.len(), 0);
         for segment in header.segments.values() {
             let slots: Vec<Slot> = segment.places.iter().map(|place| place.slot).collect();
             load.add(&header.policy, segment.geometry, &slots);

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! Roles turn by one position per row. Where a segment's rows do not divide by its width
-//! some positions hold parity once more than others, so its positions are turned to where
-//! this evens out what the drives hold already (R-RAID-04). Drives are chosen by most
-//! free extents, ties by a start that moves with the segment id, which keeps space use
-//! even when a stripe is narrower than the group (R-RAID-06).
+//! some positions hold parity once more than others; these go to the drives that hold the
+//! least of it (R-RAID-04). Drives are chosen by most free extents, ties by a start that
+//! moves with the segment id, which keeps space use even when a stripe is narrower than
+//! the group (R-RAID-06).
 
 use std::fmt;
 
@@ -155,22 +155,24 @@ impl Policy {
         let start = id.0 as usize % drives * width % drives;
         usable.sort_by_key(|&slot| (u32::MAX - load.free[slot], (slot + drives - start) % drives));
         usable.truncate(width);
-        usable.sort_unstable();
-        let turn = self.turn(geometry, &usable, load);
-        usable.rotate_left(turn);
-        Some((geometry, usable.into_iter().map(|slot| Slot(u8::try_from(slot).expect("at most 32"))).collect()))
+        let slots = self.arrange(geometry, usable, load);
+        Some((geometry, slots.into_iter().map(|slot| Slot(u8::try_from(slot).expect("at most 32"))).collect()))
     }
 
-    /// By how many positions to turn `slots` so that the parity units of all drives are
-    /// as even as can be: the least sum of squares.
-    fn turn(&self, geometry: Geometry, slots: &[usize], load: &Load) -> usize {
-        let width = geometry.width();
-        let extra: Vec<u64> = (0..width).map(|position| self.parity_rows(geometry, position)).collect();
-        let cost = |turn: usize| {
-            let held = (0..width).map(|position| load.parity_units[slots[(position + turn) % width]] + extra[position]);
-            held.map(|units| u128::from(units) * u128::from(units)).sum::<u128>()
-        };
-        (0..width).min_by_key(|&turn| cost(turn)).unwrap_or(0)
+    /// Gives the positions with most parity units to the drives with fewest for what they
+    /// hold; otherwise in the order of slots. For what they hold, as a drive that has just
+    /// joined is to catch up in data and parity alike.
+    fn arrange(&self, geometry: Geometry, mut slots: Vec<usize>, load: &Load) -> Vec<usize> {
+        let mut positions: Vec<usize> = (0..geometry.width()).collect();
+        let uneven = self.rows % geometry.width() as u32 != 0;
+        slots.sort_unstable();
+        if uneven {
+            positions.sort_by_key(|&position| std::cmp::Reverse(self.parity_rows(geometry, position)));
+            slots.sort_by_key(|&slot| load.parity_density(slot));
+        }
+        let mut placed: Vec<_> = positions.into_iter().zip(slots).collect();
+        placed.sort_unstable();
+        placed.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Rows of a segment in which `position` holds a parity unit.
@@ -189,13 +191,27 @@ pub struct Load {
     pub free: Vec<u32>,
     /// Parity units of the segments that are open.
     pub parity_units: Vec<u64>,
+    /// Extents of the segments that are open.
+    pub used: Vec<u64>,
 }
 
 impl Load {
+    /// Of so many drives that hold nothing, each with `free` free extents.
+    pub fn of_empty(drives: usize, free: u32) -> Load {
+        Load { free: vec![free; drives], parity_units: vec![0; drives], used: vec![0; drives] }
+    }
+
+    /// Parity units per extent in use, as a number to sort by.
+    fn parity_density(&self, slot: usize) -> u64 {
+        const ONE: u64 = 1 << 24;
+        self.parity_units[slot] * ONE / self.used[slot].max(1)
+    }
+
     /// Accounts for a segment whose drives were chosen.
     pub fn add(&mut self, policy: &Policy, geometry: Geometry, slots: &[Slot]) {
         for (position, slot) in slots.iter().enumerate() {
             self.free[usize::from(slot.0)] = self.free[usize::from(slot.0)].saturating_sub(1);
+            self.used[usize::from(slot.0)] += 1;
             self.parity_units[usize::from(slot.0)] += policy.parity_rows(geometry, position);
         }
     }

@@ -70,7 +70,8 @@ fn a_drive_that_does_not_fit_or_is_in_use_does_not_join() {
     let group = rig.create(3);
     let other = Rig::new(5, 3);
     let theirs = other.create(3);
-    let refused = |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], false)).unwrap_err().refused;
+    let refused =
+        |drive: &Rc<MemoryDrive>| rig.bench.run(group.add_members(vec![port(drive)], false)).unwrap_err().refused;
     let small = MemoryDrive::new("small", 1 << 20);
     assert!(matches!(refused(&small), JoinRefused::TooSmall { capacity_bytes, .. } if capacity_bytes == 1 << 20));
     assert_eq!(refused(&other.drives[0]), JoinRefused::InUse { group: Some(theirs.id()) });

@@ -225,7 +225,7 @@ pub struct PoolExpand {
     /// The pool
     pub name: String,
     /// Blank drive files or block devices; spares of the pool, too
-    #[arg(long = "drive", required = true, num_args = 1..=12, value_name = "PATH")]
+    #[arg(long = "drive", required_unless_present = "stripe_data", num_args = 1..=12, value_name = "PATH")]
     pub drives: Vec<PathBuf>,
     /// Make drive files that do not exist, this large and sparse
     #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]

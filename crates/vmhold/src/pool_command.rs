@@ -14,7 +14,9 @@ use node::StoreConfig;
 use serde::Serialize;
 
 use crate::appliance::{self, change};
-use crate::cli::{DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, PoolExpand, ScrubVerb, SpareAction};
+use crate::cli::{
+    DriveAction, DriveCommand, Global, PoolAction, PoolCommand, PoolCreate, PoolExpand, ScrubVerb, SpareAction,
+};
 use crate::consent;
 use crate::place::unusable;
 use crate::say::{Say, width};
@@ -169,7 +171,9 @@ fn expand(order: &PoolExpand, global: &Global, say: &Say) -> Result<Exit, Proble
         // After a clear no, and only what is still blank: one drive may have joined before
         // the next was refused, or may be joining now if no answer came.
         let refused = [&codes::SPARE_REFUSED, &codes::POOL_NOT_FOUND, &codes::PATH_UNUSABLE].contains(&problem.code());
-        made.iter().filter(|path| refused && check_empty(path).is_ok()).for_each(|path| drop(std::fs::remove_file(path)));
+        made.iter()
+            .filter(|path| refused && check_empty(path).is_ok())
+            .for_each(|path| drop(std::fs::remove_file(path)));
     })?;
     Ok(say.changed(&expanded, |expanded, _| expanded.human()))
 }
