@@ -105,7 +105,7 @@ impl PoolExpanded {
     #[must_use]
     pub fn human(&self) -> String {
         let mut out = format!(
-            "{} has {} drives, new stripes are {}+{}: {} usable, {} before   ({})\n",
+            "{} has {} drives, new stripes {}+{}: {} usable, {} before ({})\n",
             self.pool,
             self.drives,
             self.stripe_data,

@@ -164,7 +164,7 @@ impl Policy {
     /// joined is to catch up in data and parity alike.
     fn arrange(&self, geometry: Geometry, mut slots: Vec<usize>, load: &Load) -> Vec<usize> {
         let mut positions: Vec<usize> = (0..geometry.width()).collect();
-        let uneven = self.rows % geometry.width() as u32 != 0;
+        let uneven = !self.rows.is_multiple_of(geometry.width() as u32);
         slots.sort_unstable();
         if uneven {
             positions.sort_by_key(|&position| std::cmp::Reverse(self.parity_rows(geometry, position)));
