@@ -44,6 +44,9 @@ pub(crate) struct Bay {
     pub refused: RefCell<Option<(String, FileStamp)>>,
 }
 
+/// A drive for the pool to take, and where it is.
+pub(crate) type Offered = (Rc<Bay>, Rc<RealDrive>);
+
 /// Tells one file at a path from the next.
 pub(crate) type FileStamp = (u64, u64);
 
@@ -304,7 +307,7 @@ impl Healer {
 
     /// Blank drives at `paths`, spares of the pool or new ones, each with its bay. Refusals
     /// with their path, in words.
-    pub fn offered(&self, paths: &[PathBuf]) -> Result<Vec<(Rc<Bay>, Rc<RealDrive>)>, (PathBuf, String)> {
+    pub fn offered(&self, paths: &[PathBuf]) -> Result<Vec<Offered>, (PathBuf, String)> {
         let offered = paths.iter().map(|path| {
             let known = self.bays.borrow().iter().find(|bay| bay.path == *path).cloned();
             let bay = known.unwrap_or_else(|| Rc::new(Bay::empty(path)));
@@ -325,7 +328,7 @@ impl Healer {
     pub async fn expand(
         &self,
         engine: &Engine,
-        offered: Vec<(Rc<Bay>, Rc<RealDrive>)>,
+        offered: Vec<Offered>,
         data_width_max: Option<u8>,
     ) -> (Vec<(PathBuf, Slot)>, Option<JoinRefused>) {
         let before: Vec<Use> = offered.iter().map(|(bay, _)| bay.used_as.get()).collect();
@@ -375,7 +378,7 @@ impl Healer {
     }
 
     /// Bays with spares.
-    pub fn spares(&self) -> Vec<(Rc<Bay>, Rc<RealDrive>)> {
+    pub fn spares(&self) -> Vec<Offered> {
         let bays = self.bays.borrow();
         let spares = bays.iter().filter(|bay| bay.used_as.get() == Use::Spare);
         spares.filter_map(|bay| Some((bay.clone(), bay.drive.borrow().clone()?))).collect()
