@@ -67,6 +67,18 @@ impl Flights {
         self.bytes -= before.map_or(0, |(span, _)| span.length_bytes);
     }
 
+    /// A range is given the authority's content: whatever was in flight within it is covered by
+    /// this one entry. So recoveries that are cut off again and again do not make a map grow.
+    pub fn cover(&mut self, flight: Flight) {
+        let span = flight.span;
+        let within = |one: &Span| {
+            one.file == span.file && one.offset_bytes >= span.offset_bytes && one.end_bytes() <= span.end_bytes()
+        };
+        self.entries.retain(|_, (one, _)| !within(one));
+        self.bytes = self.entries.values().map(|(span, _)| span.length_bytes).sum();
+        self.insert(flight);
+    }
+
     /// Everything up to `low_water` is known to be on both sites. Never goes back.
     pub fn settle_through(&mut self, low_water: Osn) {
         if low_water <= self.low_water {
@@ -158,6 +170,23 @@ mod tests {
         assert!(!flights.has_room(1, FlightsMax { count: 2, bytes: 100 }));
         flights.settle_through(Osn(9));
         assert!(flights.has_room(100, max), "one write always fits");
+    }
+
+    #[test]
+    fn recoveries_that_are_cut_off_do_not_make_the_map_grow() {
+        let mut flights = Flights::default();
+        (1..=50).for_each(|osn| flights.insert(flight(osn, 1, osn * 10, 15)));
+        flights.insert(flight(51, 2, 0, 10));
+        let listed = |flights: &Flights| ranges_of(flights.iter());
+        let before = listed(&flights);
+        for round in 0..100 {
+            for (index, span) in before.iter().enumerate() {
+                let osn = Osn(1000 + round * 10 + index as u64);
+                flights.cover(Flight { osn, span: *span, check: MediaCheck(0) });
+            }
+        }
+        assert_eq!((flights.count(), listed(&flights)), (before.len(), before));
+        assert_eq!(flights.bytes, 505 + 10);
     }
 
     proptest! {

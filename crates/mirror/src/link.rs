@@ -37,6 +37,8 @@ use crate::site::{Level, Mirror, Then};
 use crate::step::{Action, Reader};
 use crate::wire::{Frame, Message, REPORT_CHANGES_MAX, REPORT_ENTRIES_MAX, Report};
 
+/// Full maps that a report may come to.
+const REPORT_MAPS_MAX: usize = 16;
 /// Ranges that are being read or sent at a time.
 const WINDOW: usize = 16;
 
@@ -174,6 +176,11 @@ impl Mirror {
                 report.flights.extend(part.flights);
                 report.prepared.extend(part.prepared);
                 report.commits.extend(part.commits);
+                // A map is bounded; a report without end is none.
+                let longest = report.flights.len().max(report.prepared.len()).max(report.commits.len());
+                if longest > REPORT_MAPS_MAX * self.config.flights_max.count {
+                    return None;
+                }
             }
             Message::Durable { osn } => match self.link.as_mut().map(|link| &mut link.phase) {
                 Some(Phase::Recovers(recovery)) => {

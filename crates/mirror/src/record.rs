@@ -113,7 +113,7 @@ impl Kept {
             }
             Record::Restore { osn, span, payload, .. } => {
                 let check = payload_check(*osn, payload);
-                self.flights.insert(Flight { osn: *osn, span: *span, check });
+                self.flights.cover(Flight { osn: *osn, span: *span, check });
             }
             Record::Prepared { osn, change } => {
                 self.prepared.insert(*osn, change.clone());

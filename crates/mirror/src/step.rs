@@ -167,7 +167,8 @@ pub enum Action {
     /// Put it in the journal, in this order; tell when it is stable. What it says is done
     /// with it, in the same order.
     Append(u64, Record),
-    /// Send it on this link, in order. Nothing is said of it if the link is gone.
+    /// Send it on this link: in order and without gaps, or the link ends. Nothing is said of it
+    /// if the link is gone.
     Send(u64, Frame),
     /// End the link and make a new one.
     Hang(u64),

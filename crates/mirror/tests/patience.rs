@@ -173,6 +173,25 @@ fn a_recovery_of_a_primary_that_went_alone_sends_its_snapshot() {
     assert_eq!((world.standing.in_sync, world.block(1, 0)), (true, second));
 }
 
+/// A primary that was restarted may hold what the other site lacks and nobody was told of: it
+/// answers no read before it has met the other site or is alone (I3).
+#[test]
+fn a_primary_that_was_restarted_answers_nothing_that_may_be_taken_back() {
+    let mut world = met();
+    world.cut_link(seconds(20));
+    let value = world.write_block(0, 0);
+    world.run_for(millis(10));
+    world.power_cut(0, 9, millis(20));
+    world.run_for(millis(1150));
+    assert_eq!([world.block(0, 0), world.block(1, 0)], [value, 0]);
+    assert_eq!(world.serves_now(), [true, false], "it has its lease again");
+    world.read_block(0, 0);
+    world.run_for(millis(200));
+    assert!(world.answered_at.is_empty() && world.standing.in_sync);
+    world.run_for(seconds(3));
+    assert_eq!((world.answered_at.len(), world.standing.in_sync), (1, false));
+}
+
 /// F59: a frame that comes twice is refused with its link, and the recovery mends it.
 #[test]
 fn a_frame_that_comes_twice_is_not_done_twice() {

@@ -3,6 +3,10 @@
 use super::*;
 
 impl World {
+    pub fn stop_clients(&mut self) {
+        self.stopped = true;
+    }
+
     pub(super) fn stamp(&mut self, client: usize, file: u64, block: u64) -> Stamp {
         self.clients[client].sequence += 1;
         let stamp = Stamp { client: client as u64, sequence: self.clients[client].sequence, file, block };

@@ -93,6 +93,13 @@ impl World {
         self.value
     }
 
+    /// A read of one block by the first client.
+    pub fn read_block(&mut self, site: usize, block: u64) {
+        self.clients[0].op = None;
+        self.clients[0].at = site;
+        self.begin(0, Doing::Read(vec![(0, block)]));
+    }
+
     /// What a block holds at a site.
     pub fn block(&self, site: usize, block: u64) -> u64 {
         let span = Span { file: FileId(1), offset_bytes: block * BLOCK_BYTES, length_bytes: BLOCK_BYTES };
@@ -162,5 +169,32 @@ impl World {
         if let Some(number) = self.link.as_ref().map(|link| link.number) {
             self.break_link(number, None);
         }
+    }
+
+    /// Writes of one block each, all at once.
+    pub fn write_blocks(&mut self, count: u64) {
+        for block in 0..count {
+            let payload = Buf::copy_from_slice(&(block + 1).to_le_bytes());
+            let write = Write { file: FileId(1), offset_bytes: block * BLOCK_BYTES, payload };
+            self.tell(0, Input::Client(OpId(1 << 40 | block), Request::Write(write)));
+        }
+    }
+
+    /// Both lose power; of what was not stable any part is left.
+    pub fn both_lose_power(&mut self, down: Duration) {
+        for site in 0..2 {
+            let keep = self.rng.index(self.sites[site].disk.pending() + 1);
+            self.power_cut(site, keep, down);
+        }
+    }
+
+    /// Blocks that differ between the sites, and of these the ones that no map lists.
+    pub fn differing(&self, count: u64) -> (usize, usize) {
+        let maps: BTreeSet<u64> =
+            self.sites.iter().flat_map(|site| site.disk.kept.flights.iter()).map(|f| f.span.offset_bytes).collect();
+        let differing = (0..count).filter(|block| self.block(0, *block) != self.block(1, *block));
+        let (all, lost): (Vec<u64>, Vec<bool>) =
+            differing.map(|block| (block, !maps.contains(&(block * BLOCK_BYTES)))).unzip();
+        (all.len(), lost.into_iter().filter(|lost| *lost).count())
     }
 }

@@ -127,6 +127,8 @@ struct Connection {
     ends: [bool; 2],
     /// When the last frame to each end arrives.
     last: [Nanos; 2],
+    /// A frame to this end was lost: none behind it arrives either, as a stream has no gaps.
+    lost: [bool; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -483,6 +485,7 @@ impl World {
         let (now, cut) = (self.now, self.is_cut(Cut::Link));
         let Some(link) = self.link.as_mut().filter(|now| now.number == link && now.ends == [true; 2]) else { return };
         if cut {
+            link.lost[to] = true;
             return;
         }
         link.last[to] = link.last[to].max(now + delay);
@@ -504,11 +507,13 @@ impl World {
         }
     }
 
-    fn frame_arrives(&mut self, to: usize, link: u64, bytes: &Buf) {
-        let up = self.link.as_ref().is_some_and(|now| now.number == link && now.ends[to]);
-        if up && !self.is_cut(Cut::Link) {
+    fn frame_arrives(&mut self, to: usize, number: u64, bytes: &Buf) {
+        let cut = self.is_cut(Cut::Link);
+        let Some(link) = self.link.as_mut().filter(|link| link.number == number && link.ends[to]) else { return };
+        link.lost[to] |= cut;
+        if !link.lost[to] {
             let frame = Frame::decode(PAIR, bytes).expect("what was encoded is decoded");
-            self.tell(to, Input::Received(link, frame));
+            self.tell(to, Input::Received(number, frame));
         }
     }
 
@@ -517,7 +522,7 @@ impl World {
         if self.link.is_none() && up {
             self.links += 1;
             let number = self.links;
-            self.link = Some(Connection { number, ends: [true; 2], last: [self.now; 2] });
+            self.link = Some(Connection { number, ends: [true; 2], last: [self.now; 2], lost: [false; 2] });
             for site in 0..2 {
                 let delay = self.takes(Takes::Store, 0, 90);
                 self.after(delay, Event::LinkUp(site, number));

@@ -94,7 +94,7 @@ impl Disk {
         self.kept.apply(record);
         self.store.apply(record);
         if let Record::Committed { osn, .. } = record {
-            self.done.insert(*osn);
+            assert!(self.done.insert(*osn), "{osn} is done twice");
         }
         match self.kept.snapshot {
             Some(at) if self.snapshot.is_none() => self.snapshot = Some((at, Box::new(self.store.clone()))),
