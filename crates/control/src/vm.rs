@@ -113,6 +113,8 @@ pub struct VmSnapshot {
     pub created_at: Timestamp,
     /// Files in it.
     pub files: u32,
+    /// The VM's schedule took it, and deletes it when it is one too many.
+    pub scheduled: bool,
 }
 
 impl Document for VmSnapshot {
@@ -287,13 +289,15 @@ impl VmSnapshotList {
         if self.0.is_empty() {
             return "no snapshots; take one: vmhold vm snapshot create VM\n".to_owned();
         }
-        let mut table = Table::new(&[left("SNAPSHOT"), left("VM"), left("DATASTORE"), left("TAKEN"), right("FILES")]);
+        let mut table =
+            Table::new(&[left("SNAPSHOT"), left("VM"), left("DATASTORE"), left("TAKEN"), left("BY"), right("FILES")]);
         for snapshot in &self.0 {
             table.row(vec![
                 snapshot.name.clone(),
                 snapshot.vm.clone(),
                 snapshot.datastore.clone(),
                 snapshot.created_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+                if snapshot.scheduled { "schedule" } else { "hand" }.to_owned(),
                 text::count(u64::from(snapshot.files)),
             ]);
         }
@@ -350,8 +354,14 @@ mod tests {
             used_bytes: 1 << 30,
         };
         let created_at = Timestamp::from_second(1_790_000_000).unwrap();
-        let snapshot =
-            VmSnapshot { datastore: "demo".into(), vm: "100".into(), name: "before".into(), created_at, files: 2 };
+        let snapshot = VmSnapshot {
+            datastore: "demo".into(),
+            vm: "100".into(),
+            name: "before".into(),
+            created_at,
+            files: 2,
+            scheduled: false,
+        };
         let files = vec![file("images/100/vm-100-disk-0.raw", "disk"), file("snippets/100.yaml", "config")];
         let schedule = Some(VmSchedule { every_seconds: 900, keep: 96 });
         Vm { datastore: "demo".into(), name: "100".into(), files, snapshots: vec![snapshot], schedule }
@@ -369,8 +379,8 @@ VM   DATASTORE  FILES      SIZE      USED  SNAPSHOTS  NEWEST
         assert_eq!(
             VmSnapshotList(vm().snapshots).human(80),
             "\
-SNAPSHOT  VM   DATASTORE  TAKEN                    FILES
-before    100  demo       2026-09-21 14:13:20 UTC      2
+SNAPSHOT  VM   DATASTORE  TAKEN                    BY    FILES
+before    100  demo       2026-09-21 14:13:20 UTC  hand      2
 "
         );
     }

@@ -9,6 +9,7 @@ export function problemBox(problem) {
   return h("div", { class: "problem", role: "alert" },
     `${problem.code ? `${problem.code}: ` : ""}${problem.message}`,
     (problem.why || []).map((why) => h("p", {}, why)),
+    (problem.fields || []).map((one) => h("p", {}, `${one.field}: ${one.detail}`)),
     steps.length ? h("p", {}, "Do: ", steps.join("; ")) : null);
 }
 
@@ -43,7 +44,9 @@ export function open(title, fill) {
   return dialog;
 }
 
-// Plans a change, asks, makes it. `change`: {title, method, path, body, command, verb}.
+// Plans a change, asks, makes it. `change`: {title, method, path, body, command, verb}, with a
+// `note` for people, and `then` for a second call that needs the first: {method, path, body,
+// would}.
 export async function ask(change, done) {
   let plan = null;
   let refusal = null;
@@ -61,6 +64,8 @@ function refused(problem, close) {
 
 function planned(change, plan, close, done) {
   const severe = Boolean(plan.confirm);
+  const then = change.then || { would: [] };
+  let first = null;
   const trouble = h("div", {});
   const typed = h("input", { id: "confirm-name", type: "text", autocomplete: "off", spellcheck: "false" });
   const go = h("button", { class: severe ? "severe" : "main", disabled: severe }, change.verb);
@@ -70,7 +75,8 @@ function planned(change, plan, close, done) {
     if (severe && typed.value !== plan.confirm) return;
     go.disabled = true;
     try {
-      const made = await call(change.method, change.path, { body: change.body, confirm: plan.confirm });
+      first = first || await call(change.method, change.path, { body: change.body, confirm: plan.confirm });
+      const made = change.then ? await call(then.method, then.path, { body: then.body }) : first;
       close();
       say(`Done: ${change.title}`);
       done(made);
@@ -81,7 +87,8 @@ function planned(change, plan, close, done) {
   };
   return h("form", { onsubmit: submit, class: "plan" },
     h("p", {}, "This will"),
-    h("ul", {}, plan.would.map((effect) => h("li", {}, effect))),
+    h("ul", {}, [...plan.would, ...then.would].map((effect) => h("li", {}, effect))),
+    change.note ? h("p", {}, change.note) : null,
     severe ? h("div", { class: "field" },
       h("label", { for: "confirm-name" }, `Type ${plan.confirm} to confirm`), typed) : null,
     sameAs(change.command),

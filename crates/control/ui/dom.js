@@ -38,11 +38,15 @@ export function show(node, ...wanted) {
   patchChildren(node, next);
 }
 
+// A child with an id that is wanted stays the same element while others come and go around it.
 function patchChildren(from, to) {
   const wanted = [...to.childNodes];
+  const ids = new Set(wanted.map((want) => want.id).filter(Boolean));
+  if (ids.size) [...from.children].filter((have) => have.id && !ids.has(have.id)).forEach((have) => have.remove());
   wanted.forEach((want, index) => {
     const have = from.childNodes[index];
     if (!have) from.append(want);
+    else if (!isSame(have, want) && ids.has(have.id)) have.before(want);
     else if (!isSame(have, want)) have.replaceWith(want);
     else patch(have, want);
   });

@@ -43,3 +43,6 @@ export const ago = (iso) => `${duration(Math.max(0, (Date.now() - new Date(iso))
 
 // Where the CLI is called from; the folder of a demo is not known to a browser.
 export const cli = (words) => `vmhold ${words}`;
+
+// A name as a shell reads it.
+export const word = (name) => (/^[\w@%+=:,./-]+$/.test(name) ? name : `'${name.replaceAll("'", `'\\''`)}'`);

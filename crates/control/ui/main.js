@@ -6,6 +6,7 @@ import { duration } from "./format.js";
 import * as dialog from "./dialog.js";
 import { isStale, live, onChange, pause, start, stop } from "./live.js";
 import * as overview from "./pages/overview.js";
+import * as vms from "./pages/vms.js";
 import * as datastores from "./pages/datastores.js";
 import * as pool from "./pages/pool.js";
 import * as activity from "./pages/activity.js";
@@ -13,7 +14,7 @@ import * as settings from "./pages/settings.js";
 import * as login from "./pages/login.js";
 
 const PAGES = [
-  ["overview", "Overview", "o", overview], ["datastores", "Datastores", "d", datastores], ["pool", "Pool", "p", pool],
+  ["overview", "Overview", "o", overview], ["vms", "VMs", "v", vms], ["datastores", "Datastores", "d", datastores], ["pool", "Pool", "p", pool],
   ["activity", "Activity", "a", activity], ["settings", "Settings", "s", settings],
 ];
 const LEVELS = { OK: ["ok", "●"], WARN: ["warn", "▲"], ERROR: ["bad", "■"] };
@@ -27,15 +28,21 @@ function route() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   const found = PAGES.find(([id]) => id === name) || PAGES[0];
   const isNew = state.name !== found[0] || state.rest.join("/") !== rest.join("/");
-  [state.name, state.page, state.rest] = [found[0], found[3], rest];
   if (!isNew) return;
-  document.title = `${found[1]} · vmhold`;
+  leave();
+  [state.name, state.page, state.rest] = [found[0], found[3], rest];
+  const object = state.page.name && state.page.name(rest);
+  document.title = `${object ? `${object} · ` : ""}${found[1]} · vmhold`;
   main.replaceChildren();
   if (state.page.enter) state.page.enter(rest, draw);
   draw();
   const title = main.querySelector("h1");
   if (title) { title.tabIndex = -1; title.focus({ preventScroll: true }); }
   window.scrollTo(0, 0);
+}
+
+function leave() {
+  if (state.page && state.page.leave) state.page.leave();
 }
 
 function draw() {
@@ -86,6 +93,7 @@ export async function loggedIn(session) {
 
 export function loggedOut() {
   stop();
+  leave();
   state.session = null;
   state.name = null;
   drawHead();
@@ -131,7 +139,7 @@ function keys(event) {
 }
 
 function help() {
-  const rows = [["g then o d p a s", "go to a page"], [".", "pause and go on"], ["/", "filter"], ["?", "this list"], ["Esc", "close"]];
+  const rows = [["g then o v d p a s", "go to a page"], [".", "pause and go on"], ["/", "filter"], ["↑ ↓", "move in the table of VMs"], ["?", "this list"], ["Esc", "close"]];
   dialog.open("Keys", (close) => [
     h("table", {}, h("tbody", {}, rows.map(([key, does]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, does))))),
     h("div", { class: "actions" }, h("button", { class: "main", onclick: close }, "Close")),

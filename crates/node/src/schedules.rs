@@ -26,9 +26,14 @@ struct Due {
     delete: Vec<String>,
 }
 
+/// A schedule took the snapshot of this name.
+pub(crate) fn is_scheduled(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Decides for one VM. `snapshots` are all of it, oldest first.
 fn decide(schedule: &VmSchedule, snapshots: &[VmSnapshot], now: Timestamp) -> Due {
-    let scheduled: Vec<&VmSnapshot> = snapshots.iter().filter(|one| one.name.starts_with(PREFIX)).collect();
+    let scheduled: Vec<&VmSnapshot> = snapshots.iter().filter(|one| is_scheduled(&one.name)).collect();
     let now_ns = u64::try_from(now.as_nanosecond()).unwrap_or(0);
     let every_ns = schedule.every_seconds.saturating_mul(1_000_000_000);
     // A clock that was set back does not stop the schedule: what lies ahead of it counts as now.

@@ -8,6 +8,7 @@ use control::{Problem, codes};
 use datastore::{FileRole, Refusal};
 use jiff::Timestamp;
 
+use crate::schedules::is_scheduled;
 use crate::shard::Shard;
 
 fn role(role: FileRole) -> String {
@@ -25,7 +26,7 @@ fn role(role: FileRole) -> String {
 fn snapshot(taken: datastore::VmSnapshot) -> VmSnapshot {
     let datastore::VmSnapshot { datastore, vm, name, created, files } = taken;
     let created_at = Timestamp::from_nanosecond(i128::from(created.0)).unwrap_or_default();
-    VmSnapshot { datastore, vm, name, created_at, files }
+    VmSnapshot { scheduled: is_scheduled(&name), datastore, vm, name, created_at, files }
 }
 
 /// What a refusal means for a VM as a whole.

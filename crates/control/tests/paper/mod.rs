@@ -100,7 +100,7 @@ fn vm() -> Vm {
     let (datastore, name) = ("demo".to_owned(), "100".to_owned());
     let created_at = jiff::Timestamp::UNIX_EPOCH;
     let (of, vm) = (datastore.clone(), name.clone());
-    let snapshot = VmSnapshot { datastore: of, vm, name: "before".into(), created_at, files: 1 };
+    let snapshot = VmSnapshot { datastore: of, vm, name: "before".into(), created_at, files: 1, scheduled: false };
     Vm { datastore, name, files: vec![file], snapshots: vec![snapshot], schedule: None }
 }
 
@@ -226,7 +226,7 @@ impl ControlBackend for Paper {
 
     fn snapshot_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot> {
         self.changes.fetch_add(1, Ordering::SeqCst);
-        now(Ok(VmSnapshot { datastore, vm, name, created_at: jiff::Timestamp::UNIX_EPOCH, files: 1 }))
+        now(Ok(VmSnapshot { datastore, vm, name, created_at: jiff::Timestamp::UNIX_EPOCH, files: 1, scheduled: false }))
     }
 
     fn delete_vm_snapshot(&self, _: String, _: String, _: String) -> Answer<'_, VmSnapshot> {
