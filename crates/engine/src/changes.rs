@@ -118,7 +118,9 @@ impl State {
         // by writes that follow; what counts them stays.
         let mut open = self.prepared(file).cloned().unwrap_or(OpenFile::new(file));
         open.head = FileHead { size_bytes: 0, modified: at, changed: at, ..open.head };
-        self.put(HEADS, &file_key(file), &open.encode()).expect(RESIDENT);
+        let value = open.encode();
+        self.put(HEADS, &file_key(file), &value).expect(RESIDENT);
+        self.delta.row(HEADS, &file_key(file), Some(&value));
         self.files.insert(file, open);
     }
 
@@ -149,6 +151,7 @@ impl State {
         if size_bytes < before || (self.replaying && size_bytes == before) {
             let (keep, end) = (size_bytes.div_ceil(BLOCK_BYTES), before.div_ceil(BLOCK_BYTES));
             self.layers.change_trims(layer, |trims| trims.cut(keep, end));
+            self.delta.cut(layer, (keep, end), stamp.osn);
             self.cut_staged(layer, size_bytes, stamp);
         }
     }

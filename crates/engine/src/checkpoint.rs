@@ -27,6 +27,7 @@ use crate::inner::Inner;
 use crate::mover::{Mover, Purpose};
 use crate::page::Page;
 use crate::pages::{PageEntry, TABLE_FANOUT, TablePage, TableRoot};
+use crate::relog::Reader;
 use crate::root::{ROOT_REGISTER, Root};
 use crate::state::State;
 use crate::store::StoreRefusal;
@@ -35,6 +36,8 @@ use crate::tree::{Missing, PageId, Tree};
 
 /// Most payload of a usage or delta object.
 const LOG_OBJECT_BYTES: usize = 60 * 1024;
+/// Usage objects behind the full table: the root has room for so many places.
+const USAGE_CHANGES_MAX: usize = 256;
 
 /// Pages written between two looks at other work.
 const PAGES_PER_TURN: usize = 4;
@@ -85,6 +88,7 @@ impl Inner {
     pub async fn checkpoint(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         self.refuse_if_stopped()?;
         mover.data.drain(self).await?;
+        self.shorten_log(mover).await?;
         let collected = self.resident(State::collect).await?;
         let number = mover.root.checkpoint + 1;
         let written = self.write_checkpoint(mover, &collected, number).await;
@@ -269,15 +273,20 @@ impl Inner {
         Ok(entry)
     }
 
-    /// Writes what changed in the mapping since the last checkpoint, for the repair scan,
-    /// and lets the oldest such objects go.
+    /// Writes what changed in the mapping since the last checkpoint, for the repair scan: in
+    /// another stripe than the pages that say the same.
     async fn write_deltas(&self, mover: &mut Mover, delta: &DeltaLog, root: &mut Root) -> Result<(), StoreRefusal> {
+        mover.meta.launch(self);
         for chunk in delta.chunks() {
             let descriptor = log_descriptor(ObjectKind::Delta, root.checkpoint, root.last_osn.0, chunk.len());
             let place = self.place_live(mover, &descriptor, chunk).await?;
             mover.deltas.push(place);
         }
-        let surplus = mover.deltas.len().saturating_sub(self.options.deltas_kept);
+        let surplus = mover.deltas.len().saturating_sub(self.options.deltas_max);
+        root.log_is_whole &= surplus == 0;
+        if surplus > 0 {
+            mover.log = Reader::new(mover.log.limit);
+        }
         for place in mover.deltas.drain(..surplus) {
             self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());
         }
@@ -291,7 +300,9 @@ impl Inner {
     async fn write_usage(&self, mover: &mut Mover, root: &mut Root) -> Result<(), StoreRefusal> {
         let stored = |places: &[Place]| places.iter().map(|place| u64::from(place.stored_bytes)).sum::<u64>();
         let base = stored(&root.usage[..root.usage_base as usize]);
-        let full = std::mem::take(&mut mover.dump_usage) || stored(&root.usage) > 2 * base + LOG_OBJECT_BYTES as u64;
+        let many = root.usage.len() > root.usage_base as usize + USAGE_CHANGES_MAX;
+        let outgrown = stored(&root.usage) > 2 * base + LOG_OBJECT_BYTES as u64;
+        let full = std::mem::take(&mut mover.dump_usage) || many || outgrown;
         if full {
             for place in root.usage.drain(..) {
                 self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());

@@ -22,7 +22,7 @@ const VICTIMS: usize = 64;
 /// Stripes filled at a time with what is moved.
 const STRIPES_MOVED_MAX: u64 = 16;
 /// Stripes left for the checkpoint behind, besides its pages.
-const STRIPES_FOR_PAGES: u64 = 3;
+const STRIPES_FOR_PAGES: u64 = 4;
 /// What a dirty page costs in a checkpoint at most, the table page that names it included.
 const PAGE_COST_BYTES: u64 = 2 * 4400;
 

@@ -46,6 +46,7 @@ fn root() -> Root {
         own_usage: vec![Usage { stripe: place.stripe, generation: 8, live_bytes: 100 }],
         deltas: vec![place; 2],
         applied: Sequence(6),
+        log_is_whole: true,
     }
 }
 

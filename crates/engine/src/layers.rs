@@ -372,15 +372,29 @@ impl Layers {
     /// is gone.
     pub fn first_dirty(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         let row = *self.dirty.first()?;
+        Some((row.key(), self.value(row)))
+    }
+
+    fn value(&self, row: Row) -> Option<Vec<u8>> {
         let layer = |layer: Layer| [&layer.map.0.to_le_bytes()[..], &layer.epoch.to_le_bytes()].concat();
-        let value = match row {
+        match row {
             Row::View(at, viewer) => self.views.contains(&(at, viewer)).then(Vec::new),
             Row::Parent(map) => self.parents.get(&map).copied().map(layer),
             Row::Trims(at) => self.trims.get(&at).map(Trims::encode),
             Row::History(file, until) => self.history.get(&(file, until)).copied().map(layer),
             Row::Merge(at) => self.merges.contains(&at).then(Vec::new),
-        };
-        Some((row.key(), value))
+        }
+    }
+
+    /// Every row as it is now.
+    pub fn all_rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let views = self.views.iter().map(|(at, viewer)| Row::View(*at, *viewer));
+        let parents = self.parents.keys().map(|map| Row::Parent(*map));
+        let trims = self.trims.keys().map(|at| Row::Trims(*at));
+        let history = self.history.keys().map(|(file, until)| Row::History(*file, *until));
+        let merges = self.merges.iter().map(|at| Row::Merge(*at));
+        let all = views.chain(parents).chain(trims).chain(history).chain(merges);
+        all.filter_map(|row| Some((row.key(), self.value(row)?))).collect()
     }
 
     /// The row that [`first_dirty`](Layers::first_dirty) named is in the tree.

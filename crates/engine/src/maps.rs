@@ -86,7 +86,7 @@ impl State {
         Ok(found.first().map(|(key, _)| decode_block(key).epoch))
     }
 
-    fn entry_at(&self, id: BlockId) -> Result<Option<Option<Mapping>>, Missing> {
+    pub(crate) fn entry_at(&self, id: BlockId) -> Result<Option<Option<Mapping>>, Missing> {
         self.tree(BLOCKS).with(&self.pages, &block_key(id), decode_entry)
     }
 
@@ -211,8 +211,7 @@ impl State {
     }
 
     /// Makes the block in its layer what `fresh` is; counts and sums of all who see it follow.
-    /// Written with an `osn`, it goes to the mapping delta.
-    pub(crate) fn remap(&mut self, id: BlockId, sight: &Sight, fresh: Option<Mapping>, osn: Option<Osn>) {
+    pub(crate) fn remap(&mut self, id: BlockId, sight: &Sight, fresh: Option<Mapping>, osn: Osn) {
         match fresh {
             None if !sight.has_below => {
                 self.remove_entry(id);
@@ -230,9 +229,7 @@ impl State {
         for file in &sight.files {
             self.account(*file, id.block, sight.before, fresh);
         }
-        if let Some(osn) = osn {
-            self.delta.mapping(id, osn, fresh.map_or(ObjectId(0), |mapping| mapping.object));
-        }
+        self.delta.mapping(id, osn, fresh.map_or(ObjectId(0), |mapping| mapping.object));
         self.changed = true;
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::format::{Codec, DESCRIPTOR_BYTES, Descriptor, Place, object_bytes};
 use crate::inner::Inner;
+use crate::relog::Reader;
 use crate::root::Root;
 use crate::state::Item;
 use crate::store::{BLOCK_BYTES, StoreRefusal};
@@ -159,6 +160,8 @@ pub(crate) struct Mover {
     pub root_version: u64,
     /// Delta objects kept, as the next root will name them.
     pub deltas: Vec<Place>,
+    /// How far they are gone through.
+    pub log: Reader,
     /// Table pages that the next checkpoint must write although nothing in them changed.
     pub touched_tables: BTreeSet<PageId>,
     /// The next checkpoint writes the stripe table in full.
@@ -271,7 +274,7 @@ impl Stream {
     }
 
     /// Sends the open stripe off.
-    fn launch(&mut self, inner: &Inner) {
+    pub fn launch(&mut self, inner: &Inner) {
         let Some(open) = self.open.take() else { return };
         let (stripe, generation, units) = open.close();
         let (tell, written) = oneshot::channel();

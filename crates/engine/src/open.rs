@@ -23,11 +23,14 @@ use crate::layers::Layers;
 use crate::mover::{Mover, Stream};
 use crate::options::Options;
 use crate::pages::{PageStore, TableRoot};
+use crate::relog::Reader;
 use crate::root::{ROOT_REGISTER, Root};
 use crate::staged::{BlockId, Staged};
 use crate::state::{LAYERS, RECLAIM, RECLAIM_TRIMS, State};
 use crate::store::StoreRefusal;
 use crate::stripes::{StripeTable, Usage};
+
+const STRIPE_TABLE_DAMAGED: FormatError = FormatError("stripe table: damaged beyond repair");
 
 /// Why an engine was not made or opened. Nothing that was stored has changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,17 @@ pub enum OpenFault {
     /// What the journal holds could not be applied.
     #[error("the journal cannot be replayed: {0}")]
     Replay(StoreRefusal),
+}
+
+impl OpenFault {
+    /// Metadata is damaged beyond repair, and a repair scan may make it anew.
+    pub fn asks_for_repair_scan(&self) -> bool {
+        match self {
+            OpenFault::Replay(refusal) => matches!(refusal, StoreRefusal::Unreadable { .. }),
+            OpenFault::Format(error) => *error == STRIPE_TABLE_DAMAGED,
+            _ => false,
+        }
+    }
 }
 
 /// What opening found.
@@ -102,6 +116,7 @@ impl Engine {
             own_usage: Vec::new(),
             deltas: Vec::new(),
             applied: Sequence(1),
+            log_is_whole: true,
         };
         let set = group.register_cas(ROOT_REGISTER, 0, &root.encode()).await;
         set.map(drop).map_err(|_| OpenFault::NoMajority)
@@ -132,6 +147,7 @@ impl Engine {
             data: Stream::default(),
             meta: Stream::of_metadata(),
             deltas: root.deltas.clone(),
+            log: Reader::new(options.deltas_kept.max(root.deltas.len())),
             root,
             root_version,
             touched_tables: BTreeSet::new(),
@@ -158,7 +174,7 @@ impl Engine {
     }
 }
 
-fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options) -> State {
+pub(crate) fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options) -> State {
     let delta_bytes = (group.unit_payload_bytes() as usize - DESCRIPTOR_BYTES).min(60 << 10) / 8 * 8;
     State {
         pages: PageStore::new(root.table, root.next_page, options.cached_pages),
@@ -189,7 +205,7 @@ fn state_of(group: &Group, root: &Root, stripes: StripeTable, options: &Options)
 
 impl Inner {
     /// Lost blocks of before.
-    async fn remember_lost(&self) -> Result<(), StoreRefusal> {
+    pub(crate) async fn remember_lost(&self) -> Result<(), StoreRefusal> {
         const CHUNK: usize = 256;
         let mut from = BlockId { map: FileId(0), block: 0, epoch: 1 };
         loop {
@@ -202,7 +218,7 @@ impl Inner {
     }
 
     /// What is known of layers; and the cut ranges that version 1 kept in heads.
-    async fn load_layers(&self) -> Result<(), StoreRefusal> {
+    pub(crate) async fn load_layers(&self) -> Result<(), StoreRefusal> {
         const CHUNK: usize = 512;
         let mut from = Vec::new();
         loop {
@@ -255,6 +271,6 @@ async fn read_usage(group: &Group, place: Place) -> Result<Vec<Usage>, FormatErr
     };
     let group = group.acting_as(Principal::MetadataRead);
     let object = group.read(place.stripe, place.offset_bytes, len, &verify).await;
-    let object = object.map_err(|_| FormatError("stripe table: damaged beyond repair"))?;
+    let object = object.map_err(|_| STRIPE_TABLE_DAMAGED)?;
     Usage::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize])
 }

@@ -42,8 +42,10 @@ pub struct Options {
     pub room_wait_max: Duration,
     /// How often it looks.
     pub room_poll: Duration,
-    /// Delta objects kept for the repair scan.
+    /// Delta objects from which on the oldest are gone through, and what holds told again.
     pub deltas_kept: usize,
+    /// Delta objects that the root names at most; what does not fit is let go.
+    pub deltas_max: usize,
     /// Events kept until somebody takes them.
     pub events_max: usize,
     /// Limits and times of the journal.
@@ -69,6 +71,7 @@ impl Default for Options {
             room_wait_max: Duration::from_secs(2),
             room_poll: Duration::from_millis(2),
             deltas_kept: 64,
+            deltas_max: 384,
             events_max: 1024,
             journal: journal::Config::default(),
         }
@@ -77,9 +80,9 @@ impl Default for Options {
 
 impl Options {
     /// Free stripes that only cleaning and checkpoints may use: enough to empty one more
-    /// stripe and to write the pages and the table rows that say so.
+    /// stripe, to write the pages and the table rows that say so, and the log that says it again.
     pub fn stripes_reserved(&self) -> u64 {
-        4 + self.stripes_in_flight as u64
+        5 + self.stripes_in_flight as u64
     }
 }
 

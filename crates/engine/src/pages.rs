@@ -81,6 +81,11 @@ impl TablePage {
         std::mem::replace(&mut self.entries[index], entry)
     }
 
+    /// Entry `index`.
+    pub fn entry(&self, index: usize) -> PageEntry {
+        self.entries[index]
+    }
+
     /// As stored.
     pub fn pack(&self, out: &mut Vec<u8>) {
         for entry in &self.entries {

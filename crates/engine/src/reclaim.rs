@@ -9,7 +9,7 @@
 //! brought together with the next one of its map (see `layers`); what was cut off a layer
 //! becomes holes.
 
-use base::FileId;
+use base::{FileId, Osn};
 
 use crate::inner::Inner;
 use crate::layers::{Layer, Trim, Trims, Viewer};
@@ -210,7 +210,7 @@ impl State {
         }
         let sight = self.sight(id)?;
         if sight.visible && sight.at != Some(None) {
-            self.remap(id, &sight, None, None);
+            self.remap(id, &sight, None, Osn(0));
         }
         Ok(())
     }

@@ -70,12 +70,13 @@ pub fn decode_changes(body: &[u8]) -> Result<Vec<Change>, FormatError> {
     let mut take = Take(body);
     let mut changes = Vec::new();
     while !take.0.is_empty() {
-        changes.push(decode(&mut take)?);
+        changes.push(decode_change(&mut take)?);
     }
     Ok(changes)
 }
 
-fn decode(take: &mut Take<'_>) -> Result<Change, FormatError> {
+/// Reads one change.
+pub fn decode_change(take: &mut Take<'_>) -> Result<Change, FormatError> {
     let text = |take: &mut Take<'_>| {
         let len = take.u16()?;
         take.bytes(usize::from(len)).map(<[u8]>::to_vec)

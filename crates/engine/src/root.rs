@@ -12,7 +12,9 @@ use crate::tree::{PageId, Tree};
 /// Name of the register that holds the root.
 pub const ROOT_REGISTER: &str = "engine-root";
 const MAGIC: u64 = 0x746f_6f72_646c_6f68;
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// Its mapping deltas are a window; its roots end before [`Root::log_is_whole`].
+const VERSION_2: u16 = 2;
 /// Knew no snapshots; its roots end before [`Root::applied`].
 const VERSION_1: u16 = 1;
 
@@ -54,6 +56,8 @@ pub struct Root {
     pub deltas: Vec<Place>,
     /// Everything but data that was still staged is in the trees through here.
     pub applied: Sequence,
+    /// The delta objects kept say all that the trees say: nothing that still holds was let go.
+    pub log_is_whole: bool,
 }
 
 impl Root {
@@ -88,6 +92,7 @@ impl Root {
         out.extend_from_slice(&(self.own_usage.len() as u32).to_le_bytes());
         self.own_usage.iter().for_each(|row| row.encode(&mut out));
         word(&mut out, self.applied.0);
+        out.push(u8::from(self.log_is_whole));
         let check = media_check(MAGIC, &out);
         word(&mut out, check.0);
         out
@@ -101,7 +106,7 @@ impl Root {
         }
         let mut take = Take(body);
         let (magic, version) = (take.u64()?, take.u16()?);
-        if magic != MAGIC || ![VERSION, VERSION_1].contains(&version) {
+        if magic != MAGIC || ![VERSION, VERSION_2, VERSION_1].contains(&version) {
             return Err(FormatError("root: a version this program does not know"));
         }
         let mut root = Root {
@@ -122,9 +127,18 @@ impl Root {
             deltas: take.list(24, Take::place)?,
             own_usage: take.list(ROW_BYTES, Usage::decode)?,
             applied: Sequence(0),
+            log_is_whole: false,
         };
         // What follows in the journal may be redone in full where there are no snapshots.
         root.applied = if version == VERSION_1 { root.through } else { Sequence(take.u64()?) };
+        root.log_is_whole = match version {
+            VERSION_1 | VERSION_2 => false,
+            _ => match take.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(FormatError("root")),
+            },
+        };
         take.end()?;
         Ok(root)
     }
@@ -162,6 +176,7 @@ mod tests {
             own_usage: vec![Usage { stripe: raid::StripeId::unpack(9), generation: 1, live_bytes: 2 }],
             deltas: vec![Place::default()],
             applied: Sequence(11),
+            log_is_whole: true,
         };
         let mut bytes = root.encode();
         assert_eq!(Root::decode(&bytes), Ok(root));

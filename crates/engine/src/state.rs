@@ -145,10 +145,17 @@ pub(crate) fn block_key(id: BlockId) -> [u8; 20] {
     key
 }
 
-fn lost_key(id: BlockId) -> SmallVec<[u8; 20]> {
+pub(crate) fn lost_key(id: BlockId) -> SmallVec<[u8; 20]> {
     // Version 1 knew no epochs.
     let len = if id.epoch == 1 { 16 } else { 20 };
     SmallVec::from_slice(&block_key(id)[..len])
+}
+
+/// The block that a key of the tree of lost blocks names.
+pub(crate) fn lost_id(key: &[u8]) -> Option<BlockId> {
+    let word = |at: usize| key.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+    let epoch = key.get(16..).and_then(|rest| rest.try_into().ok()).map_or(1, u32::from_be_bytes);
+    Some(BlockId { map: FileId(word(0)?), block: word(8)?, epoch })
 }
 
 /// An entry of a block map: a mapping, or a hole that hides what lies below.
@@ -167,7 +174,7 @@ pub(crate) fn decode_entry(value: &[u8]) -> Option<Mapping> {
     (object != 0).then_some(Mapping { object: ObjectId(object), content })
 }
 
-fn object_value(row: ObjectRow) -> [u8; PLACE_BYTES + 4] {
+pub(crate) fn object_value(row: ObjectRow) -> [u8; PLACE_BYTES + 4] {
     let mut value = [0; PLACE_BYTES + 4];
     value[..PLACE_BYTES].copy_from_slice(&row.place.encode());
     value[PLACE_BYTES..].copy_from_slice(&row.references.to_le_bytes());
@@ -307,7 +314,7 @@ impl State {
                 Fresh::New(mapping, _) | Fresh::Shared(mapping) => Some(mapping),
             };
             self.found_again(id);
-            self.remap(id, &sight, fresh, Some(item.newest.osn));
+            self.remap(id, &sight, fresh, item.newest.osn);
             self.layers.written(id.layer(), id.block);
         }
         self.staged.settle(id, item.newest.sequence);
@@ -361,6 +368,7 @@ impl State {
     /// after the journal that shows the loss is trimmed.
     pub(crate) fn lose(&mut self, id: BlockId) -> Result<(), Missing> {
         self.put(LOST, &lost_key(id), &[])?;
+        self.delta.row(LOST, &lost_key(id), Some(&[]));
         self.lost.insert(id);
         self.changed = true;
         Ok(())
@@ -378,6 +386,7 @@ impl State {
     pub(crate) fn found_again(&mut self, id: BlockId) {
         if self.lost.remove(&id) {
             self.remove(LOST, &lost_key(id)).expect("its path is resident");
+            self.delta.row(LOST, &lost_key(id), None);
         }
     }
 
@@ -395,10 +404,7 @@ impl State {
     /// Up to `limit` lost blocks that the tree names, from `from` on.
     pub(crate) fn known_lost(&self, from: BlockId, limit: usize) -> Result<Vec<BlockId>, Missing> {
         let found = self.tree(LOST).scan(&self.pages, &lost_key(from), limit, |_| true)?;
-        let word = |key: &[u8], at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("16 bytes"));
-        let epoch = |key: &[u8]| key.get(16..).and_then(|rest| rest.try_into().ok()).map_or(1, u32::from_be_bytes);
-        let id = |key: &[u8]| BlockId { map: FileId(word(key, 0)), block: word(key, 8), epoch: epoch(key) };
-        Ok(found.iter().map(|(key, _)| id(key)).collect())
+        Ok(found.iter().filter_map(|(key, _)| lost_id(key)).collect())
     }
 
     /// Points the object table to where the cleaner put an object, if it still is where
@@ -439,6 +445,7 @@ impl State {
         while let Some(file) = self.files.first_dirty() {
             let value = self.files.get_mut(file).expect("a dirty file is open").encode();
             self.put(HEADS, &file_key(file), &value)?;
+            self.delta.row(HEADS, &file_key(file), Some(&value));
             self.files.mark_clean(file);
         }
         Ok(())
@@ -447,10 +454,11 @@ impl State {
     /// Writes what changed of layers into their tree. `Missing`: load and call again.
     pub fn flush_layers(&mut self) -> Result<(), Missing> {
         while let Some((key, value)) = self.layers.first_dirty() {
-            match value {
-                Some(value) => self.put(LAYERS, &key, &value)?,
+            match &value {
+                Some(value) => self.put(LAYERS, &key, value)?,
                 None => drop(self.remove(LAYERS, &key)?),
             }
+            self.delta.row(LAYERS, &key, value.as_deref());
             self.layers.mark_clean();
         }
         Ok(())

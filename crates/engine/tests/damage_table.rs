@@ -11,7 +11,7 @@ mod pool;
 use std::collections::BTreeMap;
 
 use base::{FileId, WallNanos};
-use engine::format::ObjectKind;
+use engine::format::{DESCRIPTOR_BYTES, ObjectKind};
 use engine::store::{Change, StoreRefusal, Table};
 use engine::{Engine, Event, OpenFault, Store};
 use media::{Object, Unit, forge, objects_in, siblings};
@@ -194,6 +194,11 @@ impl Story {
             Torn => {
                 let middle = (start + target.bytes.len() as u64 / 2) / 512 * 512;
                 media.restore(&self.blank[unit.drive], middle..unit.end_bytes());
+                // A page of the page table is mostly zeros; then it is torn where it says something.
+                if media.peek(start, target.bytes.len()) == target.bytes {
+                    let first = (start + DESCRIPTOR_BYTES as u64) / 512 * 512;
+                    media.restore(&self.blank[unit.drive], first..unit.end_bytes());
+                }
             }
             Misplaced => {
                 let same_drive = |other: &&Unit| other.drive == unit.drive && other.offset_bytes != unit.offset_bytes;

@@ -304,6 +304,12 @@ impl Collected {
         }
     }
 
+    /// Generation and payload of the unit of `role`, if it passed its own checks.
+    pub fn whole(&self, role: usize) -> Option<(u64, Buf)> {
+        let whole = self.units[role].as_ref().ok()?;
+        Some((whole.header.generation, whole.bytes.slice(UNIT_HEADER_BYTES..)))
+    }
+
     /// The segment of the stripe.
     pub fn segment(&self) -> &Rc<Segment> {
         &self.segment

@@ -1,0 +1,177 @@
+//! Keeps the log of mapping deltas short without letting go of what only it says twice.
+//!
+//! The log is a second telling of the trees, for the repair scan. When it has too many
+//! objects the oldest are gone through before a checkpoint: what in them is still so is told
+//! again at the end of the log, the rest is dropped. Oldest first, so that when an entry that
+//! takes something away is met, nothing it takes away is left before it.
+//!
+//! Telling again costs as much as the log is dense. So the log may grow to twice what holds in
+//! it, as far as the root has room for its places; beyond, mappings are let go and the root
+//! says that the log is not whole any more (see `docs/decisions/0006-the-log-is-told-again.md`).
+
+use base::{ObjectId, Osn};
+use raid::Principal;
+
+use crate::delta::Entry;
+use crate::format::{DESCRIPTOR_BYTES, Descriptor, ObjectKind, Place};
+use crate::inner::Inner;
+use crate::mover::Mover;
+use crate::staged::BlockId;
+use crate::state::{Mapping, State, table_tree};
+use crate::store::{Change, StoreRefusal};
+use crate::tree::Missing;
+
+/// Objects gone through before a checkpoint.
+const OBJECTS_PER_CHECKPOINT: usize = 16;
+/// Blocks looked up before a checkpoint: some eight hundred pages, should none be in memory.
+const BLOCKS_PER_CHECKPOINT: u64 = 1 << 16;
+/// Bytes of an entry that is let go.
+const ENTRY_BYTES: usize = 41;
+
+/// How far the log is gone through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reader {
+    /// From so many objects on, the oldest are gone through.
+    pub limit: usize,
+    /// Of the last ones most held.
+    is_dense: bool,
+    /// Entries of the oldest object that are done, and blocks of the next.
+    entry: usize,
+    block: u64,
+}
+
+impl Reader {
+    /// Goes through what is above `limit` objects.
+    pub fn new(limit: usize) -> Reader {
+        Reader { limit, ..Reader::default() }
+    }
+}
+
+/// What became of the entries that were gone through.
+struct Pass {
+    blocks_left: u64,
+    is_full: bool,
+    let_go_bytes: usize,
+    is_unknown: bool,
+}
+
+impl Inner {
+    /// Goes through the oldest delta objects if there are too many.
+    pub async fn shorten_log(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
+        let most = self.options.deltas_max;
+        let surplus = mover.deltas.len().saturating_sub(mover.log.limit);
+        // More than needed, so that small ones become large ones.
+        let count = (surplus * 2).min(OBJECTS_PER_CHECKPOINT).min(mover.deltas.len());
+        let before = self.state.borrow().delta.len_bytes();
+        let is_full = mover.log.limit >= most && mover.log.is_dense;
+        let mut pass = Pass { blocks_left: BLOCKS_PER_CHECKPOINT, is_full, let_go_bytes: 0, is_unknown: false };
+        let mut gone_through = 0;
+        for done in 0..count {
+            let place = mover.deltas[0];
+            gone_through += place.stored_bytes as usize;
+            if !self.tell_again(place, &mut mover.log, &mut pass).await? {
+                break;
+            }
+            mover.deltas.remove(0);
+            self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());
+            if done + 1 == count {
+                let told = self.state.borrow().delta.len_bytes() - before + pass.let_go_bytes;
+                mover.log.is_dense = told * 2 > gone_through;
+                let kept = self.options.deltas_kept.min(most);
+                let sparse = mover.log.limit.min(mover.deltas.len() + count).max(kept);
+                mover.log.limit = if mover.log.is_dense { (mover.log.limit + count).min(most) } else { sparse };
+            }
+        }
+        mover.root.log_is_whole &= pass.let_go_bytes == 0 && !pass.is_unknown;
+        Ok(())
+    }
+
+    /// Logs again what still holds of the object at `place`, from where `reader` is. False: there is
+    /// more than this pass looks at.
+    async fn tell_again(&self, place: Place, reader: &mut Reader, pass: &mut Pass) -> Result<bool, StoreRefusal> {
+        let is_delta = |found: &Descriptor| found.kind == ObjectKind::Delta;
+        let read = self.read_object(Principal::MetadataRead, place, is_delta).await;
+        let payload = |object: &[u8]| {
+            Entry::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize])
+        };
+        let Ok(entries) = read.and_then(|(_, object)| payload(&object)) else {
+            pass.is_unknown = true;
+            (reader.entry, reader.block) = (0, 0);
+            return Ok(true);
+        };
+        while let Some(entry) = entries.get(reader.entry) {
+            match entry {
+                Entry::Run { first, osn, object, count } => {
+                    let run = (*first, *osn, *object);
+                    if !self.run_again(run, u64::from(*count), (&mut reader.block, pass)).await? {
+                        return Ok(false);
+                    }
+                }
+                Entry::Row(tree, key, Some(value)) => {
+                    self.resident(|state| state.row_again(*tree, key, value)).await?;
+                }
+                Entry::Change(osn, change) => self.resident(|state| state.change_again(change, *osn)).await?,
+                // What it took away is not in the log any more.
+                Entry::Row(_, _, None) | Entry::Cut { .. } => {}
+            }
+            (reader.entry, reader.block) = (reader.entry + 1, 0);
+        }
+        (reader.entry, reader.block) = (0, 0);
+        self.world.yield_now().await;
+        Ok(true)
+    }
+
+    /// As [`tell_again`](Inner::tell_again), for the `count` blocks of a run from `at` on.
+    async fn run_again(
+        &self,
+        (first, osn, object): (BlockId, Osn, ObjectId),
+        count: u64,
+        (at, pass): (&mut u64, &mut Pass),
+    ) -> Result<bool, StoreRefusal> {
+        while *at < count {
+            if pass.blocks_left == 0 {
+                return Ok(false);
+            }
+            let id = BlockId { block: first.block + *at, ..first };
+            let object = ObjectId(if object.0 == 0 { 0 } else { object.0 + *at });
+            let is_full = pass.is_full;
+            if !self.resident(|state| state.map_again(id, osn, object, is_full)).await? {
+                pass.let_go_bytes += ENTRY_BYTES;
+            }
+            (*at, pass.blocks_left) = (*at + 1, pass.blocks_left - 1);
+            if *at % 64 == 0 {
+                self.world.yield_now().await;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl State {
+    /// Logs the mapping of `id` again if it holds. False if it does, and is let go.
+    fn map_again(&mut self, id: BlockId, osn: Osn, object: ObjectId, is_full: bool) -> Result<bool, Missing> {
+        let is_cut = self.layers.trims(id.layer()).is_some_and(|trims| trims.is_cut(id.block));
+        let held = |entry: Option<Mapping>| entry.map_or(ObjectId(0), |mapping| mapping.object) == object;
+        let holds = !is_cut && self.entry_at(id)?.is_some_and(held);
+        if holds && !is_full {
+            self.delta.mapping(id, osn, object);
+        }
+        Ok(!(holds && is_full))
+    }
+
+    fn row_again(&mut self, tree: u8, key: &[u8], value: &[u8]) -> Result<(), Missing> {
+        if self.tree(tree).with(&self.pages, key, |found| found == value)? == Some(true) {
+            self.delta.row(tree, key, Some(value));
+        }
+        Ok(())
+    }
+
+    fn change_again(&mut self, change: &Change, osn: Osn) -> Result<(), Missing> {
+        if let Change::Put { table, key, value } = change
+            && self.tree(table_tree(*table)).with(&self.pages, key, |found| found == value)? == Some(true)
+        {
+            self.delta.change(change, osn);
+        }
+        Ok(())
+    }
+}
