@@ -35,6 +35,7 @@ mod people;
 pub mod plan;
 pub mod pool;
 pub mod problem;
+pub mod repair_scan;
 mod repeats;
 pub mod route;
 pub mod server;

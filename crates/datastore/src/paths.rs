@@ -7,7 +7,7 @@ use base::FileId;
 use engine::store::Store;
 
 use crate::filesystem::Filesystem;
-use crate::format::{ENTRIES, entry_from_row, key_of_pair};
+use crate::format::{ENTRIES, FROZEN, FrozenRow, SNAPSHOTS, SnapshotRow, entry_from_row, key_file, key_of_pair};
 use crate::refusal::Refusal;
 use crate::table::Scan;
 
@@ -43,6 +43,28 @@ impl<S: Store> Filesystem<S> {
             wanted = dirs.filter(|dir| !above.contains_key(dir)).collect();
         }
         Ok(files.iter().map(|file| (*file, self.path_from(*file, &above))).collect())
+    }
+
+    /// Whose snapshot each of the store's snapshots is: the VM, and a path with the name of the
+    /// snapshot, as in `/vms/web-1/disk.raw@before-update`. Rows that cannot be read are left out.
+    pub async fn snapshot_paths(&self) -> Result<BTreeMap<FileId, (String, String)>, Refusal> {
+        let mut paths = BTreeMap::new();
+        let mut scan = Scan::of(FROZEN);
+        loop {
+            let rows = scan.next(&*self.store).await?;
+            if rows.is_empty() {
+                return Ok(paths);
+            }
+            for (key, value) in &rows {
+                let (Some((set, _)), Some(frozen)) = (key_of_pair(key), FrozenRow::from_row(value)) else { continue };
+                let set = self.store.get(SNAPSHOTS, &key_file(FileId(set.0))).await?;
+                let Some(set) = set.as_deref().and_then(SnapshotRow::from_row) else { continue };
+                let datastore = self.datastores.borrow().get(&set.datastore).map(|datastore| datastore.name.clone());
+                let path =
+                    format!("/{}/{}@{}", datastore.unwrap_or_default(), frozen.path.trim_start_matches('/'), set.name);
+                paths.insert(frozen.snapshot, (set.vm, path));
+            }
+        }
     }
 
     fn path_from(&self, file: FileId, above: &BTreeMap<FileId, (FileId, String)>) -> String {

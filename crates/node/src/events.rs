@@ -127,6 +127,11 @@ fn engine_event(shard: &Shard, event: &Event) {
             let (stripes, repaired) = (found.stripes, found.units_repaired);
             tracing::info!(code = "VH1034", stripes, repaired, "a scrub has read everything once");
         }
+        Event::PageLost { page } => {
+            let advice = "stop the store and see what a scan would restore: vmhold fsck --repair-scan --dry-run";
+            tracing::error!(code = "VH1036", page, advice, "a page of metadata is damaged beyond repair");
+            tell(shard, &codes::METADATA_DAMAGED, shard.config.pool.clone(), format!("page {page:#x} is lost"));
+        }
         other => {
             tracing::error!(code = "VH1033", event = ?other, "stored data is damaged");
             tell(shard, &codes::REFERENCE_DAMAGED, shard.config.pool.clone(), format!("{other:?}"));

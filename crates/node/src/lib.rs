@@ -22,6 +22,7 @@ pub mod nfs_door;
 mod pool;
 mod ready;
 mod records;
+mod repair_scan;
 mod sample;
 mod schedules;
 mod shard;
@@ -32,6 +33,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use control::events::News;
+use control::repair_scan::RepairScanReport;
 use control::server::{Api, Books};
 use control::tls::TlsConfig;
 use control::{Code, Problem, codes};
@@ -58,6 +60,16 @@ fn runtime() -> Result<Runtime, Problem> {
 pub fn create(config: &StoreConfig, first_datastore: Option<&str>) -> Result<(), Problem> {
     let world = world_real::real_world();
     LocalSet::new().block_on(&runtime()?, pool::create(config, first_datastore, &world))
+}
+
+/// Scans a store that is not served for everything that is stored in it. If metadata is damaged
+/// beyond repair and `agree` says so to what was found, makes the metadata anew.
+pub fn repair_scan(
+    config: &StoreConfig,
+    agree: impl FnOnce(&RepairScanReport) -> Result<bool, Problem>,
+) -> Result<RepairScanReport, Problem> {
+    let world = world_real::real_world();
+    LocalSet::new().block_on(&runtime()?, repair_scan::run(config, &world, agree))
 }
 
 /// Serves the store that `config` describes until `stop` completes; then makes a

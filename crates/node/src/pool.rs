@@ -63,7 +63,8 @@ impl Media {
         LegOpener { ring: self.ring.clone() }
     }
 
-    fn legs(&self) -> Vec<Rc<dyn Leg>> {
+    /// Journal legs that could be opened.
+    pub fn legs(&self) -> Vec<Rc<dyn Leg>> {
         self.legs.iter().map(|leg| leg.clone() as Rc<dyn Leg>).collect()
     }
 
@@ -139,6 +140,14 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
 
 /// Opens the pool.
 pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine, Opened, Identity, Media), Problem> {
+    let (group, media) = assemble(config, world).await?;
+    let identity = identity_of(&group).await;
+    let (engine, opened) = start(config, group, &media, world).await?;
+    Ok((engine, opened, identity, media))
+}
+
+/// Puts the group together and leaves what is on it alone.
+pub(crate) async fn assemble(config: &StoreConfig, world: &World) -> Result<(Group, Media), Problem> {
     let media = Media::open(config);
     let group = Group::open(media.healer.drives(), None, world.clone()).await.map_err(|refused| {
         let mut problem = Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be assembled", config.pool))
@@ -150,25 +159,29 @@ pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine,
     })?;
     group.set_flow(io::settings(config.io.as_ref())?);
     media.healer.sort(&group.assembly().drives);
-    let identity = identity_of(&group).await;
-    let (engine, opened) = start(config, group, &media, world).await?;
-    Ok((engine, opened, identity, media))
+    Ok((group, media))
 }
 
-async fn start(config: &StoreConfig, group: Group, media: &Media, world: &World) -> Result<(Engine, Opened), Problem> {
+/// Settings of the engine.
+pub(crate) fn options_of(config: &StoreConfig) -> Options {
     let mut options = Options::default();
     if let Some(cache_bytes) = config.cache_bytes {
         options.cache_bytes = cache_bytes;
         options.cached_pages = (cache_bytes / 4 / 4096).clamp(256, 1 << 20) as usize;
         options.fingerprints = (cache_bytes / 4 / 16).clamp(1 << 12, 1 << 24) as usize;
     }
-    Engine::open(group, media.legs(), world.clone(), options).await.map_err(|refused| {
-        Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be opened", config.pool))
-            .why(refused.to_string())
+    options
+}
+
+async fn start(config: &StoreConfig, group: Group, media: &Media, world: &World) -> Result<(Engine, Opened), Problem> {
+    Engine::open(group, media.legs(), world.clone(), options_of(config)).await.map_err(|refused| {
+        let code = if refused.asks_for_repair_scan() { &codes::METADATA_DAMAGED } else { &codes::POOL_FAULTED };
+        Problem::new(code, format!("pool \"{}\" cannot be opened", config.pool)).why(refused.to_string())
     })
 }
 
-async fn identity_of(group: &Group) -> Identity {
+/// Who the pool is.
+pub(crate) async fn identity_of(group: &Group) -> Identity {
     let register = group.register_read(IDENTITY_REGISTER).await;
     let mut handle_key = [0; 16];
     let len = register.bytes.len().min(16);

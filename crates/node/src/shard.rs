@@ -74,7 +74,13 @@ impl Shard {
             Problem::new(&control::codes::POOL_FAULTED, format!("pool \"{}\" cannot be served", config.pool)).why(why)
         };
         let fs = Filesystem::open(Rc::new(engine.clone()), world.clone(), identity).await;
-        let fs = fs.map_err(|refused| cannot(refused.to_string()))?;
+        let fs = fs.map_err(|refused| match refused {
+            datastore::OpenRefusal::Store(engine::store::StoreRefusal::Unreadable { .. }) => {
+                Problem::new(&control::codes::METADATA_DAMAGED, format!("pool \"{}\" cannot be served", config.pool))
+                    .why(refused.to_string())
+            }
+            _ => cannot(refused.to_string()),
+        })?;
         let address = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
         let nfs_at = address(&nfs, config.nfs);
         let mount_at = mounts.as_ref().map_or(nfs_at, |listener| address(listener, nfs_at));

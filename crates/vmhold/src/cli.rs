@@ -81,6 +81,15 @@ pub struct Global {
     pub timeout: Option<Duration>,
 }
 
+/// Options of `fsck`.
+#[derive(Debug, Args)]
+pub struct FsckCommand {
+    /// On a stopped store whose metadata is damaged beyond repair: read everything on the drives and
+    /// make the metadata anew, out of what objects say of themselves
+    #[arg(long)]
+    pub repair_scan: bool,
+}
+
 /// Nouns, and verbs that need none.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
@@ -111,7 +120,7 @@ pub enum Noun {
     /// The address of the web UI, with a login that works once
     Ui,
     /// Check every reference and object of the live store
-    Fsck,
+    Fsck(FsckCommand),
     /// Bring everything from the journal to the drives now
     Checkpoint,
     /// What a code means and what to do (offline)

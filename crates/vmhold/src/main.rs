@@ -93,7 +93,8 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Accel(command) => accel_command::run(command, global, say),
         Noun::Quickstart(command) => quickstart::run(command, global, say),
         Noun::Status => store_command::status(global, say),
-        Noun::Fsck => store_command::fsck(global, say),
+        Noun::Fsck(command) if command.repair_scan => store_command::repair_scan(global, say),
+        Noun::Fsck(_) => store_command::fsck(global, say),
         Noun::Checkpoint => store_command::checkpoint(global, say),
         Noun::Journal(command) => match command.action {
             JournalAction::Resilver => store_command::resilver_journal(global, say),

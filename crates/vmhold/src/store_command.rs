@@ -3,12 +3,16 @@
 use control::check::{CheckpointReport, FsckReport, ResilverReport};
 use control::client::{Call, Changed};
 use control::codes::{self, CodePage};
+use control::repair_scan::RepairScanReport;
 use control::server::Version;
 use control::status::Status;
 use control::{Envelope, Exit, Problem, text};
+use node::StoreConfig;
 
 use crate::appliance::{self, change};
 use crate::cli::Global;
+use crate::consent::confirmed;
+use crate::place::{Place, lock};
 use crate::say::Say;
 
 /// One screen.
@@ -27,6 +31,29 @@ pub fn fsck(global: &Global, say: &Say) -> Result<Exit, Problem> {
         Changed::Done(report) => Ok(report.into_result()?.exit()),
         Changed::Planned(_) => Ok(Exit::Success),
     }
+}
+
+/// Scans a store that is not served, and makes its metadata anew if that is damaged.
+pub fn repair_scan(global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let path = Place::of(&global.dir).config();
+    if !path.exists() {
+        return Err(Problem::new(&codes::DEMO_NOT_FOUND, format!("there is no configuration {}", path.display()))
+            .step("name the folder of the store: --dir DIR"));
+    }
+    let _sole_owner = lock(&path).map_err(|problem| problem.step("stop the server first"))?;
+    let config = StoreConfig::load(&path)?;
+    let agree = |report: &RepairScanReport| {
+        if !global.dry_run && !report.is_complete() {
+            say.note(&report.human());
+            let effect = "What is not restored is refused from then on, also if a missing drive comes back later.";
+            confirmed(global, &config.pool, effect)?;
+        }
+        Ok(!global.dry_run)
+    };
+    let report = node::repair_scan(&config, agree)?;
+    let exit = report.exit();
+    say.document(report, RepairScanReport::human);
+    Ok(exit)
 }
 
 /// Makes a checkpoint.

@@ -185,6 +185,22 @@ codes! {
         clears: "the pass is done",
         parameters: ["pool", "percent"],
     }
+    1036 METADATA_DAMAGED Error, exit Failed, http 503, since "0.1.0" {
+        what: "Metadata of the pool is damaged beyond what redundancy can repair.",
+        why: "Pages that say where files are stored lie in stripes of which more units are damaged or gone than they have parity. What they led to is refused; the objects themselves say what they are, and a log repeats the pages in other stripes, so a scan of everything can put the pages together again.",
+        act: ["bring back missing drives if there are any", "stop the store, then see what a scan would restore: vmhold fsck --repair-scan --dry-run", "and have it done: vmhold fsck --repair-scan"],
+        urgency: "now",
+        clears: "a repair scan has made the metadata anew",
+        parameters: ["pool"],
+    }
+    1037 REPAIR_SCAN_INCOMPLETE Error, exit Failed, http 503, since "0.1.0" {
+        what: "A repair scan could not restore everything.",
+        why: "The objects of some ranges are gone, or nothing that is left proves what their newest content was. These ranges are answered with an I/O error until they are written over, never with older data.",
+        act: ["bring back missing drives if there are any, and scan again before it is done", "keep the output of: vmhold fsck --repair-scan --dry-run --json", "restore the files named there from a copy"],
+        urgency: "now",
+        clears: "the ranges are overwritten or deleted",
+        parameters: ["pool", "files"],
+    }
     1041 DRIVE_SLOW Warning, exit Failed, http 503, since "0.1.0" {
         what: "A drive answers far slower than its peers.",
         why: "Drives near their end, or busy with their own cleaning, stall. Reads of it are answered from the other drives where possible.",
