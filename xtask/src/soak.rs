@@ -29,6 +29,8 @@ enum Part {
     Witness,
     /// Seeds of two sites and a witness
     Mirror,
+    /// Two controllers on the drives, and drives pulled and mixed, looked into further
+    Brains,
     /// Miri over the portable parts of base and parity
     Miri,
     /// Real processes killed under load, and every pair of ways to lose two drives
@@ -101,6 +103,14 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
             let test = ["test", "--release", "-p", "mirror", "--test", "two_sites"];
             let outcome = cargo().env("VMHOLD_SEEDS", &args.seeds.to_string()).args(test).run();
             (format!("{} seeds of two sites", args.seeds), outcome)
+        }
+        Part::Brains => {
+            let test = ["test", "--release", "-p", "raid", "--test", "paxos", "--test", "brains"];
+            let outcome = cargo().env("VMHOLD_MODEL_DEEP", "1").env("VMHOLD_BRAINS_STEPS", "6").args(test).run();
+            (
+                "one value, one takeover and one drive more than in CI; six steps of pulling and mixing".to_owned(),
+                outcome,
+            )
         }
         Part::Miri => ("base and parity".to_owned(), miri(tree)),
         Part::Kills => {

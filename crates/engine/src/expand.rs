@@ -119,7 +119,7 @@ impl Inner {
             Ok(version) => self.expansions.version.set(version),
             Err(CasRefused::Version { current }) => self.expansions.version.set(current),
             // The group says so by itself; the drives have joined all the same.
-            Err(CasRefused::Latched | CasRefused::TooLarge) => {}
+            Err(CasRefused::Latched | CasRefused::Fenced | CasRefused::TooLarge) => {}
         }
     }
 

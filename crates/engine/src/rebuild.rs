@@ -212,7 +212,7 @@ impl Inner {
             Ok(version) => self.rebuild.version.set(version),
             Err(CasRefused::Version { current }) => self.rebuild.version.set(current),
             // The group says so by itself; the pass goes on, and starts over after a restart.
-            Err(CasRefused::Latched | CasRefused::TooLarge) => {}
+            Err(CasRefused::Latched | CasRefused::Fenced | CasRefused::TooLarge) => {}
         }
         self.rebuild.unsaved.set(0);
     }

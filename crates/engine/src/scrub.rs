@@ -376,7 +376,7 @@ impl Inner {
         match self.group.register_cas(SCRUB_REGISTER, self.scrubber.version.get(), &bytes).await {
             Ok(version) => self.scrubber.version.set(version),
             Err(CasRefused::Version { current }) => self.scrubber.version.set(current),
-            Err(CasRefused::Latched | CasRefused::TooLarge) => {}
+            Err(CasRefused::Latched | CasRefused::Fenced | CasRefused::TooLarge) => {}
         }
         self.scrubber.saved.set(Some(self.world.clock.now()));
     }

@@ -16,6 +16,7 @@ use engine::store::{Change, StoreRefusal, Table};
 use engine::{Engine, Event, OpenFault, Store};
 use media::{Object, Unit, forge, objects_in, siblings};
 use pool::{Pool, bytes_of};
+use raid::Seat;
 use raid::label::{Label, LabelState};
 use raid::layout::Shape;
 use raid::register::{SlotValue, decode_slot};
@@ -218,12 +219,13 @@ impl Story {
         let shape: Shape = label.shape;
         let len = Shape::BLOB_SLOT_BYTES as usize;
         let value = |index: usize, which| {
-            decode_slot(label.group, index, &media.peek(shape.register_offset_bytes(index, which), len))
+            decode_slot(label.group, index, &media.peek(shape.register_offset_bytes(Seat::First, index, which), len))
         };
         // The engine's root is the only register of this pool besides the header.
         let stamp = |slot: &Option<SlotValue>| slot.as_ref().map(|value| value.stamp);
         let newest = usize::from(stamp(&value(1, 1)) > stamp(&value(1, 0)));
-        (shape.register_offset_bytes(1, newest), shape.register_offset_bytes(1, 1 - newest), len)
+        let offset = |which| shape.register_offset_bytes(Seat::First, 1, which);
+        (offset(newest), offset(1 - newest), len)
     }
 
     fn harm_root(&self, damage: Damage, extent: Extent) {

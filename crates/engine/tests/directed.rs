@@ -8,7 +8,7 @@ mod pool;
 use base::{FileId, WallNanos};
 use engine::format::{DESCRIPTOR_BYTES, ObjectKind};
 use engine::store::{Change, StoreRefusal, Table};
-use engine::{Engine, Event, Finding, Store};
+use engine::{Engine, Event, Finding, OpenFault, Store};
 use media::{Object, change_unseen, forge, objects, siblings};
 use pool::{Pool, bytes_of};
 use world_sim::{Rng, SimNode};
@@ -242,4 +242,37 @@ fn an_old_but_valid_page_is_not_believed() {
         };
         pool.world.run_until(look).done();
     }
+}
+
+/// Decides R-RAID-11: where everything is, the engine learns from its blob and from nothing
+/// else: without the blob it finds nothing, and with it everything, on drives in any order.
+#[test]
+fn the_engine_boots_from_its_blob_alone() {
+    let mut pool = Pool::new(24, 6, 24 << 20);
+    let bytes = content(5);
+    let node = pool.world.node();
+    let work = async {
+        let engine = started(&pool, &node).await;
+        write(&engine, 0, &bytes).await;
+        engine.checkpoint().await.unwrap();
+    };
+    pool.world.run_until(work).done();
+    pool.cut_power(&node);
+    pool.drives.reverse();
+    let node = pool.world.node();
+    let work = async {
+        let drives = pool.drives.iter().map(|media| node.drive(media)).collect();
+        let group = raid::Group::open(drives, None, node.world()).await.unwrap();
+        let root = group.register_read("engine-root").await;
+        group.register_cas("engine-root", root.version, b"").await.unwrap();
+        drop(group);
+        assert!(matches!(pool.try_open(&node).await, Err(OpenFault::Format(_))));
+        let drives = pool.drives.iter().map(|media| node.drive(media)).collect();
+        let group = raid::Group::open(drives, None, node.world()).await.unwrap();
+        group.register_cas("engine-root", root.version + 1, &root.bytes).await.unwrap();
+        drop(group);
+        let (engine, _) = pool.open(&node).await;
+        assert_eq!(read(&engine, 0).await, Ok(bytes.clone()));
+    };
+    pool.world.run_until(work).done();
 }

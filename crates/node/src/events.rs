@@ -112,6 +112,7 @@ fn group_event(event: &raid::Event) {
         raid::Event::StripeLost { stripe } => {
             tracing::error!(code = "VH1032", %stripe, "stripe is damaged beyond repair");
         }
+        raid::Event::Fenced { by } => tracing::error!(code = "VH1026", by, "another controller has taken the pool"),
         raid::Event::Latched => tracing::error!(code = "VH1026", "no majority of the drives takes changes"),
     }
 }

@@ -5,16 +5,16 @@
 //!    one identity are both left alone.
 //! 2. The newest good header on any drive of a group says who its members are. A
 //!    majority of the members that vote must be there, on drives that fit their record.
-//! 3. A new session is promised on a majority, durably. From here on nothing an earlier
-//!    owner left on a minority can win.
-//! 4. Header and registers are rewritten in the new session: whatever value was seen is
-//!    now decided, and the drives agree.
+//! 3. Phase 1 of Disk Paxos (`paxos.rs`): a ballot above all that was seen is promised on
+//!    the members, durably, and all of them are read again. If the newest header has other
+//!    members by now, this is done anew with these. From here on nothing that an earlier
+//!    owner left on a minority can win, and an owner that still lives is fenced.
+//! 4. Phase 2: header and registers are written under the new ballot: whatever value was
+//!    seen is now decided, and the drives agree.
 //!
-//! Why this is safe: a decided value is on a majority; two majorities share a drive; so
-//! step 2 sees it, as the newest, because values are ordered by session, and a session
-//! writes only after it was promised on a majority.
+//! Two that open a group at once: one of them is told that it lost, and when to try again is
+//! for the caller to say (`OpenRefused::Contended`).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -24,15 +24,17 @@ use base::id::{DriveId, GroupId};
 use base::port::{Drive, MediaFault, World};
 use futures_util::future::join_all;
 
-use crate::decide::{Versioned, aligned, put_slot};
+use crate::decide::{Versioned, aligned};
 use crate::group::{Group, Parts};
 use crate::header::{GroupHeader, MemberRecord, Standing};
 use crate::label::{Label, LabelState};
 use crate::lane::{Flow, Lane};
 use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::paxos::{Prepare, Prepared, Round, Seat, Verdict, Vote};
 use crate::principal::Principal;
-use crate::register::{SlotValue, Stamp, decode_session, decode_slot, encode_session, encode_slot};
+use crate::proposal::{Hand, Promises};
+use crate::register::{SlotValue, Stamp, decode_slot, encode_slot};
 use crate::status::Event;
 
 /// What was found on a drive.
@@ -93,6 +95,18 @@ pub enum OpenRefused {
         /// What was found.
         assembly: Assembly,
     },
+    /// Another controller is opening the group, or owns it: it has this higher ballot. Wait a
+    /// while, and another while each time.
+    #[error("another controller is taking the group")]
+    Contended {
+        /// The other one's ballot.
+        ballot: u64,
+        /// What was found.
+        assembly: Assembly,
+    },
+    /// The group was made before there were two seats, and has no room for the second.
+    #[error("the group was made by an older version and has room for one controller only")]
+    OneSeat(Assembly),
     /// Drives failed while the group was being opened, and a majority was lost.
     #[error("drives failed while the group was being opened")]
     Latched(Assembly),
@@ -105,7 +119,10 @@ impl OpenRefused {
             OpenRefused::NoGroup(assembly) | OpenRefused::NoHeader(assembly) | OpenRefused::Latched(assembly) => {
                 assembly
             }
-            OpenRefused::Ambiguous { assembly, .. } | OpenRefused::NoQuorum { assembly, .. } => assembly,
+            OpenRefused::OneSeat(assembly)
+            | OpenRefused::Contended { assembly, .. }
+            | OpenRefused::Ambiguous { assembly, .. }
+            | OpenRefused::NoQuorum { assembly, .. } => assembly,
         }
     }
 }
@@ -149,39 +166,65 @@ struct Acceptor {
     index: usize,
     drive: Lane,
     label: Label,
-    session: u64,
-    /// Which session slot to write next.
-    session_slot: usize,
-    /// Newest good value of each register, and which slot to write next.
-    values: Vec<(Option<SlotValue>, u8)>,
+    promises: Promises,
+    /// Newest good vote for each register, of whatever seat.
+    votes: Vec<Option<SlotValue>>,
+    /// Which slot of each register the seat writes next.
+    next_slot: [u8; Shape::REGISTERS],
 }
 
 impl Acceptor {
-    async fn read(index: usize, drive: Lane, label: Label) -> Acceptor {
-        let mut sessions = [0; 2];
-        for (which, session) in sessions.iter_mut().enumerate() {
-            let block = read_at(&drive, Shape::session_offset_bytes(0, which), Shape::BLOCK_BYTES).await;
-            *session = block.ok().and_then(|block| decode_session(label.group, &block)).unwrap_or(0);
+    /// Reads the promises and the first `registers` registers.
+    async fn read(index: usize, drive: Lane, label: Label, seat: Seat, registers: usize) -> Acceptor {
+        let blocks = read_at(&drive, Shape::session_offset_bytes(Seat::First, 0), Shape::PROMISES_BYTES).await;
+        let promises = blocks.map_or(Promises::default(), |blocks| Promises::decode(label.group, &blocks));
+        let (mut votes, mut next_slot) = (Vec::new(), [0; Shape::REGISTERS]);
+        for (register, next) in next_slot.iter_mut().enumerate().take(registers) {
+            let mut newest: Option<SlotValue> = None;
+            for of in label.shape.seats() {
+                let first = read_slot(&drive, &label, of, register, 0).await;
+                let second = read_slot(&drive, &label, of, register, 1).await;
+                let stamp = |vote: &Option<SlotValue>| vote.as_ref().map(|vote| vote.stamp);
+                let is_first = stamp(&first) > stamp(&second);
+                if of == seat {
+                    *next = u8::from(is_first);
+                }
+                let vote = if is_first { first } else { second };
+                newest = if stamp(&vote) > stamp(&newest) { vote } else { newest };
+            }
+            votes.push(newest);
         }
-        let mut values = Vec::new();
-        for register in 0..Shape::REGISTERS {
-            let first = read_slot(&drive, &label, register, 0).await;
-            let second = read_slot(&drive, &label, register, 1).await;
-            let stamp = |value: &Option<SlotValue>| value.as_ref().map(|value| value.stamp);
-            values.push(if stamp(&first) > stamp(&second) { (first, 1) } else { (second, 0) });
-        }
-        let session_slot = usize::from(sessions[0] > sessions[1]);
-        Acceptor { index, drive, label, session: sessions[0].max(sessions[1]), session_slot, values }
+        Acceptor { index, drive, label, promises, votes, next_slot }
     }
 
-    fn stamp(&self, register: usize) -> Option<Stamp> {
-        self.values[register].0.as_ref().map(|value| value.stamp)
+    /// Promises, and reads everything again. A drive that does not give the promise back
+    /// cannot be an acceptor.
+    async fn prepare(&self, hand: Hand, ballot: u64) -> Result<Acceptor, FailReason> {
+        let which = self.promises.next_copy(hand.seat);
+        hand.put_promise(&self.drive, ballot, which).await?;
+        let again = self.read_all(hand.seat).await;
+        if again.promises.of(hand.seat) >= ballot { Ok(again) } else { Err(FailReason::LostWrite) }
+    }
+
+    async fn read_all(&self, seat: Seat) -> Acceptor {
+        Acceptor::read(self.index, self.drive.clone(), self.label.clone(), seat, Shape::REGISTERS).await
+    }
+
+    /// The highest ballot that was read from it.
+    fn highest(&self) -> u64 {
+        let votes = self.votes.iter().flatten().map(|vote| vote.stamp.session);
+        votes.fold(self.promises.highest(), u64::max)
+    }
+
+    fn votes(&self) -> Vec<Option<Vote<Rc<[u8]>>>> {
+        let vote = |vote: &SlotValue| Vote { stamp: vote.stamp, value: Rc::from(&vote.bytes[..]) };
+        self.votes.iter().map(|slot| slot.as_ref().map(vote)).collect()
     }
 }
 
 /// Reads a slot: its first block, and the rest only if that says there is more.
-async fn read_slot(drive: &Lane, label: &Label, register: usize, which: usize) -> Option<SlotValue> {
-    let offset = label.shape.register_offset_bytes(register, which);
+async fn read_slot(drive: &Lane, label: &Label, seat: Seat, register: usize, which: usize) -> Option<SlotValue> {
+    let offset = label.shape.register_offset_bytes(seat, register, which);
     let first = read_at(drive, offset, Shape::BLOCK_BYTES).await.ok()?;
     if let Some(value) = decode_slot(label.group, register, &first) {
         return Some(value);
@@ -196,33 +239,68 @@ async fn read_slot(drive: &Lane, label: &Label, register: usize, which: usize) -
 /// A group that can be assembled from the drives at hand.
 struct Candidate {
     header: GroupHeader,
+    /// Every drive of the group but twins.
     acceptors: Vec<Acceptor>,
-    session: u64,
 }
 
 impl Group {
+    /// Opens the group found on `drives` as the only controller, or the first of two; see
+    /// [`Group::open_as`].
+    pub async fn open(drives: Vec<Rc<dyn Drive>>, wanted: Option<GroupId>, world: World) -> Result<Group, OpenRefused> {
+        Group::open_as(Seat::First, drives, wanted, world).await
+    }
+
     /// Opens the group found on `drives`, given in any order; `wanted` names it when
     /// drives of several may be mixed. Needs a majority of the voting members. Writes
-    /// only to members in good standing.
-    pub async fn open(drives: Vec<Rc<dyn Drive>>, wanted: Option<GroupId>, world: World) -> Result<Group, OpenRefused> {
+    /// only to members in good standing. Whoever had the group open before is fenced.
+    pub async fn open_as(
+        seat: Seat,
+        drives: Vec<Rc<dyn Drive>>,
+        wanted: Option<GroupId>,
+        world: World,
+    ) -> Result<Group, OpenRefused> {
         let flow = Flow::new(&world);
-        let drives = flow.lanes(drives);
-        let mut assembly = Assembly { drives: Vec::new() };
-        let mut groups: BTreeMap<GroupId, Vec<Acceptor>> = BTreeMap::new();
-        let labels = join_all(drives.iter().map(read_label)).await;
-        let mut reads = Vec::new();
-        for (index, (drive, label)) in drives.iter().zip(labels).enumerate() {
-            let (finding, label) = first_finding(label);
-            assembly.drives.push((drive.info().serial, finding));
-            let label = label.filter(|label| wanted.is_none_or(|wanted| wanted == label.group));
-            reads.extend(label.map(|label| Acceptor::read(index, drive.clone(), label)));
+        let (candidate, mut assembly) = survey(flow.lanes(drives), wanted, seat).await?;
+        if candidate.header.shape.seats().all(|room| room != seat) {
+            return Err(OpenRefused::OneSeat(assembly));
         }
-        for acceptor in join_all(reads).await {
-            groups.entry(acceptor.label.group).or_default().push(acceptor);
-        }
-        let (candidate, assembly) = choose_group(groups, assembly)?;
-        start(candidate, assembly, flow, world).await
+        let taken = take(candidate, &mut assembly, seat).await?;
+        carry_on(taken, assembly, flow, world).await
     }
+
+    /// The newest value that a member holds for register `name`, without opening the group.
+    pub(crate) async fn look_at(
+        name: &str,
+        drives: Vec<Rc<dyn Drive>>,
+        wanted: Option<GroupId>,
+        world: World,
+    ) -> Result<Option<Vec<u8>>, OpenRefused> {
+        let (candidate, mut assembly) = survey(Flow::new(&world).lanes(drives), wanted, Seat::First).await?;
+        let Candidate { header, acceptors } = candidate;
+        let Some(index) = header.registers.iter().position(|known| known == name) else { return Ok(None) };
+        let members = members_of(&header, &acceptors, &mut assembly);
+        let read = join_all(members.iter().map(|acceptor| acceptor.read_all(Seat::First))).await;
+        let votes = read.into_iter().filter_map(|acceptor| acceptor.votes.into_iter().nth(index + 1)?);
+        Ok(votes.max_by_key(|vote| vote.stamp).map(|vote| vote.bytes))
+    }
+}
+
+/// Steps 1 and 2.
+async fn survey(drives: Vec<Lane>, wanted: Option<GroupId>, seat: Seat) -> Result<(Candidate, Assembly), OpenRefused> {
+    let mut assembly = Assembly { drives: Vec::new() };
+    let mut groups: BTreeMap<GroupId, Vec<Acceptor>> = BTreeMap::new();
+    let labels = join_all(drives.iter().map(read_label)).await;
+    let mut reads = Vec::new();
+    for (index, (drive, label)) in drives.iter().zip(labels).enumerate() {
+        let (finding, label) = first_finding(label);
+        assembly.drives.push((drive.info().serial, finding));
+        let label = label.filter(|label| wanted.is_none_or(|wanted| wanted == label.group));
+        reads.extend(label.map(|label| Acceptor::read(index, drive.clone(), label, seat, 1)));
+    }
+    for acceptor in join_all(reads).await {
+        groups.entry(acceptor.label.group).or_default().push(acceptor);
+    }
+    choose_group(groups, assembly)
 }
 
 fn first_finding(label: Result<LabelState, MediaFault>) -> (Finding, Option<Label>) {
@@ -272,27 +350,27 @@ fn examine(mut acceptors: Vec<Acceptor>, mut assembly: Assembly) -> Result<(Cand
         }
         !twin
     });
-    let newest = acceptors.iter().max_by_key(|acceptor| acceptor.stamp(0));
-    let newest = newest.and_then(|acceptor| acceptor.values[0].0.as_ref());
+    let votes = acceptors.iter().filter_map(|acceptor| acceptor.votes[0].as_ref());
+    let newest = votes.max_by_key(|vote| vote.stamp);
     let header = newest.and_then(|value| GroupHeader::decode(&value.bytes));
     let Some(header) = header else { return Err(OpenRefused::NoHeader(assembly)) };
-    let session = acceptors.iter().map(|acceptor| acceptor.session.max(newest_session(acceptor))).max().unwrap_or(0);
-    acceptors.retain(|acceptor| {
-        let finding = identify(acceptor, &header);
-        let member = matches!(finding, Finding::Member(_));
-        assembly.drives[acceptor.index].1 = finding;
-        member
-    });
+    let present = members_of(&header, &acceptors, &mut assembly).len();
     let (votes, needed) = header.quorum();
-    let present = acceptors.len();
     if present < needed {
         return Err(OpenRefused::NoQuorum { present, votes, needed, assembly });
     }
-    Ok((Candidate { header, acceptors, session }, assembly))
+    Ok((Candidate { header, acceptors }, assembly))
 }
 
-fn newest_session(acceptor: &Acceptor) -> u64 {
-    (0..Shape::REGISTERS).filter_map(|register| acceptor.stamp(register)).map(|stamp| stamp.session).max().unwrap_or(0)
+/// The drives that vote under `header`; what each drive is, is noted in `assembly`.
+fn members_of<'a>(header: &GroupHeader, acceptors: &'a [Acceptor], assembly: &mut Assembly) -> Vec<&'a Acceptor> {
+    let identified = acceptors.iter().filter(|acceptor| {
+        let finding = identify(acceptor, header);
+        let is_member = matches!(finding, Finding::Member(_));
+        assembly.drives[acceptor.index].1 = finding;
+        is_member
+    });
+    identified.collect()
 }
 
 /// Whether the header confirms what the label says, and the drive still fits.
@@ -315,76 +393,109 @@ fn identify(acceptor: &Acceptor, header: &GroupHeader) -> Finding {
     }
 }
 
-/// Steps 3 and 4.
-async fn start(candidate: Candidate, assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
-    let Candidate { header, acceptors, session } = candidate;
-    let session = session + 1;
-    let values = newest_values(&acceptors, &header);
-    let (members, session_slots) = make_members(&header, acceptors);
-    let mut failed = Vec::new();
-    let promise = aligned(&encode_session(header.group, session));
-    let promises = members.iter().filter(|member| member.takes_part()).map(|member| {
-        let offset = Shape::session_offset_bytes(0, session_slots[usize::from(member.slot.0)]);
-        let promise = promise.clone();
-        async move {
-            let written = member.write(Principal::MetadataWrite, offset, promise).await.map_err(FailReason::of_write);
-            let outcome = match written {
-                Ok(()) => member.flush().await.map_err(FailReason::of_flush),
-                Err(reason) => Err(reason),
-            };
-            (member.slot, outcome)
-        }
-    });
-    let outcomes = join_all(promises).await;
-    if !keep_majority(&header, &members, outcomes, &mut failed) {
-        return Err(OpenRefused::Latched(assembly));
-    }
-    for (register, value) in values.iter().enumerate().filter(|(_, value)| value.version > 0) {
-        let stamp = Stamp { session, version: value.version };
-        let image = aligned(&encode_slot(header.group, register, &SlotValue { stamp, bytes: value.bytes.clone() }));
-        let voters = members.iter().filter(|member| member.takes_part());
-        let writes = voters.map(|member| put_slot(member, &header.shape, register, image.clone()));
-        let outcomes = join_all(writes).await;
-        if !keep_majority(&header, &members, outcomes, &mut failed) {
-            return Err(OpenRefused::Latched(assembly));
-        }
-    }
-    Ok(finish(Parts { flow, header, members, values, session, assembly }, failed, world).await)
+/// A group whose ballot is this controller's.
+struct Taken {
+    header: GroupHeader,
+    hand: Hand,
+    ballot: u64,
+    /// Members as they were read after they had promised.
+    acceptors: Vec<Acceptor>,
+    /// Newest votes by register.
+    votes: Vec<Option<Vote<Rc<[u8]>>>>,
+    failed: Vec<(Slot, FailReason)>,
 }
 
-/// Fails members that did not take what was written; false if no majority did.
-fn keep_majority(
-    header: &GroupHeader,
-    members: &[Member],
-    outcomes: Vec<(Slot, Result<(), FailReason>)>,
-    failed: &mut Vec<(Slot, FailReason)>,
-) -> bool {
-    let held = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();
-    for (slot, outcome) in outcomes {
-        if let Err(reason) = outcome {
-            members[usize::from(slot.0)].state.set(DriveState::Missing);
-            failed.push((slot, reason));
+/// Times that members may change under the eyes of who opens a group.
+const CHANGES_MAX: usize = 4;
+
+/// Step 3.
+async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Result<Taken, OpenRefused> {
+    let Candidate { mut header, acceptors } = candidate;
+    let hand = Hand { group: header.group, shape: header.shape, seat };
+    let mut ballot = seat.ballot_above(acceptors.iter().map(Acceptor::highest).max().unwrap_or(0));
+    for _ in 0..CHANGES_MAX {
+        let mut prepare = Prepare::new(ballot, header.acceptors());
+        let (mut promised, mut failed) = (Vec::new(), Vec::new());
+        let members = members_of(&header, &acceptors, assembly);
+        let outcomes = join_all(members.iter().map(|acceptor| acceptor.prepare(hand, ballot))).await;
+        for (before, outcome) in members.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(acceptor) => {
+                    prepare.heard(acceptor.label.drive, acceptor.highest(), acceptor.votes());
+                    promised.push(acceptor);
+                }
+                Err(reason) => failed.push((before.label.slot, reason)),
+            }
+        }
+        let newest = match prepare.outcome(|bytes| GroupHeader::decode(bytes).map(|header| header.acceptors())) {
+            Prepared::Ready(votes) => {
+                let decoded = votes.first().and_then(Option::as_ref).and_then(|vote| GroupHeader::decode(&vote.value));
+                let Some(header) = decoded else { return Err(OpenRefused::NoHeader(assembly.clone())) };
+                return Ok(Taken { header, hand, ballot, acceptors: promised, votes, failed });
+            }
+            Prepared::Again(newest) => GroupHeader::decode(&newest.value),
+            // A vote whose promise is damaged: that is nobody to wait for.
+            Prepared::Lost { to } if promised.iter().all(|acceptor| acceptor.promises.highest() <= ballot) => {
+                ballot = seat.ballot_above(to);
+                continue;
+            }
+            Prepared::Lost { to } => {
+                return Err(OpenRefused::Contended { ballot: to, assembly: assembly.clone() });
+            }
+            Prepared::Open => return Err(OpenRefused::Latched(assembly.clone())),
+        };
+        header = newest.ok_or_else(|| OpenRefused::NoHeader(assembly.clone()))?;
+    }
+    Err(OpenRefused::Latched(assembly.clone()))
+}
+
+/// Step 4.
+async fn carry_on(taken: Taken, assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
+    let Taken { header, hand, ballot, acceptors, votes, mut failed } = taken;
+    let values = values_of(&votes, &header);
+    let members = make_members(&header, acceptors);
+    for (register, value) in values.iter().enumerate().filter(|(_, value)| value.version > 0) {
+        let stamp = Stamp { session: ballot, version: value.version };
+        let image = aligned(&encode_slot(header.group, register, &SlotValue { stamp, bytes: value.bytes.clone() }));
+        let voters: Vec<&Member> = members.iter().filter(|member| member.takes_part()).collect();
+        let outcomes = join_all(voters.iter().map(|member| hand.put_vote(member, register, image.clone()))).await;
+        let mut round = Round::new(ballot, header.acceptors());
+        for (member, outcome) in voters.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(Some(promised)) => {
+                    round.heard(member.id, promised);
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    member.state.set(DriveState::Missing);
+                    failed.push((member.slot, reason));
+                }
+            }
+        }
+        match round.verdict() {
+            Verdict::Won => {}
+            Verdict::Lost { to } => return Err(OpenRefused::Contended { ballot: to, assembly }),
+            Verdict::Open => return Err(OpenRefused::Latched(assembly)),
         }
     }
-    held >= header.quorum().1
+    let parts = Parts { flow, header, members, values, seat: hand.seat, session: ballot, assembly };
+    Ok(finish(parts, failed, world).await)
 }
 
 /// The newest value of each register the header names; its own is kept as bytes here.
-fn newest_values(acceptors: &[Acceptor], header: &GroupHeader) -> Vec<Versioned> {
+fn values_of(votes: &[Option<Vote<Rc<[u8]>>>], header: &GroupHeader) -> Vec<Versioned> {
     let mut values = vec![Versioned::default(); Shape::REGISTERS];
-    for (register, value) in values.iter_mut().enumerate().take(header.registers.len() + 1) {
-        let newest = acceptors.iter().filter_map(|acceptor| acceptor.values[register].0.as_ref());
-        if let Some(newest) = newest.max_by_key(|value| value.stamp) {
-            *value = Versioned { version: newest.stamp.version, bytes: newest.bytes.clone() };
+    for (value, vote) in values.iter_mut().zip(votes).take(header.registers.len() + 1) {
+        if let Some(vote) = vote {
+            *value = Versioned { version: vote.stamp.version, bytes: vote.value.to_vec() };
         }
     }
     values
 }
 
-fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> (Vec<Member>, Vec<usize>) {
+fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> Vec<Member> {
     let mut by_slot: BTreeMap<u8, Acceptor> =
         acceptors.into_iter().map(|acceptor| (acceptor.label.slot.0, acceptor)).collect();
-    let mut session_slots = vec![0; header.members.len()];
     let make = |(slot, record): (u8, &MemberRecord)| {
         let acceptor = by_slot.remove(&slot);
         let member = Member::new(Slot(slot), record.drive, acceptor.as_ref().map(|found| found.drive.clone()));
@@ -395,17 +506,11 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> (Vec<Member>,
             Standing::Filling => {}
         }
         if let Some(found) = acceptor {
-            session_slots[usize::from(slot)] = found.session_slot;
-            let next = RefCell::new([0; Shape::REGISTERS]);
-            for (next, (_, which)) in next.borrow_mut().iter_mut().zip(&found.values) {
-                *next = *which;
-            }
-            member.next_slot.swap(&next);
+            member.next_slot.replace(found.next_slot);
         }
         member
     };
-    let members = (0u8..).zip(&header.members).map(make).collect();
-    (members, session_slots)
+    (0u8..).zip(&header.members).map(make).collect()
 }
 
 /// The open group, with members that failed on the way put out.

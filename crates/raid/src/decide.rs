@@ -1,19 +1,22 @@
 //! Deciding: versions of the group header and of the named blobs.
 //!
-//! A value is decided when a majority of the voting members holds it durably. Members
-//! leave one at a time, each by a decided header, and a change of members needs a
-//! majority of the *new* members; any two such majorities share a drive, so a group
-//! that was changed without some drives is never assembled from just these drives.
-//! A write without a majority has an unknown outcome: the group latches, nothing more
-//! is decided until it is opened again (`examples.md` 9.4).
+//! Each is one round of Disk Paxos with the ballot that this owner prepared when it opened
+//! the group (`paxos.rs`; R-RAID-07, -10): a value is decided when a majority of the voting
+//! members holds it durably and none of these had a promise to anybody newer. Members come and
+//! leave one at a time, and a change of members needs a majority of the *new* members.
+//! A round without a majority has an unknown outcome: the group latches, nothing more
+//! is decided until it is opened again (`examples.md` 9.4). A round that meets a newer owner
+//! fences the group: it latches for good, and says who.
 //!
-//! One owner at a time is assumed here; the two proposers of the session blocks and
-//! [`Registers`] are where Disk Paxos for two controllers fits in (R-RAID-07, -10).
+//! What a decision costs, with nobody else about: one write and one flush on each drive, as
+//! before there were two controllers, and a read of the promises during the flush.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use base::buf::{Buf, BufMut};
+use base::id::DriveId;
 use base::port::LocalFuture;
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
@@ -23,6 +26,7 @@ use crate::header::{GroupHeader, REGISTER_NAME_BYTES_MAX, Standing};
 use crate::label::Label;
 use crate::layout::{Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::paxos::{Round, Verdict};
 use crate::principal::Principal;
 use crate::register::{SLOT_HEADER_BYTES, SlotValue, Stamp, encode_slot};
 use crate::status::Event;
@@ -49,6 +53,9 @@ pub enum CasRefused {
     /// until the group is opened again.
     #[error("no majority of the drives takes changes")]
     Latched,
+    /// Another controller owns the group now; nothing can be decided here any more.
+    #[error("another controller has taken the group")]
+    Fenced,
     /// The value or the name is longer than a register allows, or all names are taken.
     #[error("name or value does not fit a register")]
     TooLarge,
@@ -109,9 +116,9 @@ impl Group {
         let index = match self.register_index(name) {
             Some(index) => index,
             None if expected != 0 => return Err(CasRefused::Version { current: 0 }),
-            None => self.add_register(name).await?,
+            None => self.add_register(name).await.map_err(|refused| self.or_fenced(refused))?,
         };
-        let version = self.cas_index(index, expected, bytes).await;
+        let version = self.cas_index(index, expected, bytes).await.map_err(|refused| self.or_fenced(refused));
         // The value stands, whether or not the drives that failed on the way can be
         // put out of the group: that is tried again by whoever depends on it.
         let _ = self.settle_failures().await;
@@ -125,8 +132,8 @@ impl Group {
             return Err(CasRefused::Version { current });
         }
         let version = current + 1;
-        let majority = self.inner.header.borrow().quorum().1;
-        self.write_register(index, version, bytes, (&self.voters(), majority)).await?;
+        let acceptors = self.inner.header.borrow().acceptors();
+        self.write_register(index, version, bytes, (&self.voters(), acceptors)).await?;
         self.inner.decided.values.borrow_mut()[index] = Versioned { version, bytes: bytes.to_vec() };
         Ok(version)
     }
@@ -154,7 +161,7 @@ impl Group {
         let mut next = self.inner.header.borrow().clone();
         let Some(result) = change(&mut next) else { return Ok(None) };
         let version = self.inner.decided.values.borrow()[0].version + 1;
-        self.write_register(0, version, &next.encode(), (&self.voters(), next.quorum().1)).await?;
+        self.write_register(0, version, &next.encode(), (&self.voters(), next.acceptors())).await?;
         self.adopt(next, version);
         Ok(Some(result))
     }
@@ -171,36 +178,88 @@ impl Group {
         self.inner.members.borrow().iter().filter(|member| member.takes_part()).cloned().collect()
     }
 
-    /// Writes a value to `voters`; latches unless `majority` of them hold it durably. A
+    /// Writes a value to `voters`; latches unless a majority of `acceptors` takes it. A
     /// member that cannot take it is failed.
     pub(crate) async fn write_register(
         &self,
         index: usize,
         version: u64,
         bytes: &[u8],
-        (voters, majority): (&[Rc<Member>], usize),
+        (voters, acceptors): (&[Rc<Member>], BTreeSet<DriveId>),
     ) -> Result<(), Latched> {
         let inner = &self.inner;
         if inner.latched.get() {
             return Err(Latched);
         }
         let stamp = Stamp { session: inner.session, version };
-        let image = encode_slot(inner.group, index, &SlotValue { stamp, bytes: bytes.to_vec() });
-        let image = aligned(&image);
-        let writes = voters.iter().map(|member| put_slot(member, &inner.shape, index, image.clone()));
-        let mut held = 0;
-        for (member, (_, outcome)) in voters.iter().zip(join_all(writes).await) {
+        let image = aligned(&encode_slot(inner.group, index, &SlotValue { stamp, bytes: bytes.to_vec() }));
+        let hand = inner.hand();
+        let writes = voters.iter().map(|member| hand.put_vote(member, index, image.clone()));
+        let mut round = Round::new(inner.session, acceptors);
+        for (member, outcome) in voters.iter().zip(join_all(writes).await) {
             match outcome {
-                Ok(()) => held += 1,
+                Ok(Some(promised)) => {
+                    round.heard(member.id, promised);
+                }
+                Ok(None) => {}
                 Err(reason) => self.fail(member, reason),
             }
         }
         inner.record.count(|counters| counters.registers_written += 1);
-        if held < majority {
-            self.latch();
+        self.stand(round.verdict())
+    }
+
+    /// What follows from how a round stands when everyone has answered.
+    fn stand(&self, verdict: Verdict) -> Result<(), Latched> {
+        match verdict {
+            Verdict::Won => return Ok(()),
+            Verdict::Lost { to } => self.fence(to),
+            Verdict::Open => self.latch(),
+        }
+        Err(Latched)
+    }
+
+    /// Whether this controller still owns the group: reads the promises on every drive. An
+    /// answer is out of date when it is given; only a decision proves more.
+    pub async fn is_owner(&self) -> bool {
+        let _gate = self.inner.decided.gate.lock().await;
+        self.asks_promises().await.is_ok()
+    }
+
+    async fn asks_promises(&self) -> Result<(), Latched> {
+        if self.inner.latched.get() {
             return Err(Latched);
         }
-        Ok(())
+        let (voters, hand) = (self.voters(), self.inner.hand());
+        let promised = join_all(voters.iter().map(|member| hand.promised(member))).await;
+        let mut round = Round::new(self.inner.session, self.inner.header.borrow().acceptors());
+        for (member, promised) in voters.iter().zip(promised) {
+            promised.map(|promised| round.heard(member.id, promised));
+        }
+        match round.verdict() {
+            Verdict::Won => Ok(()),
+            Verdict::Lost { .. } => self.stand(round.verdict()),
+            // Nothing was written, so nothing is open.
+            Verdict::Open => Err(Latched),
+        }
+    }
+
+    /// The ballot of the controller that took the group from this one.
+    pub fn fenced_by(&self) -> Option<u64> {
+        self.inner.fenced.get()
+    }
+
+    fn or_fenced(&self, refused: CasRefused) -> CasRefused {
+        if refused == CasRefused::Latched && self.fenced_by().is_some() { CasRefused::Fenced } else { refused }
+    }
+
+    /// Ends deciding: another controller has ballot `by`.
+    fn fence(&self, by: u64) {
+        if self.inner.fenced.replace(Some(by)).is_none() {
+            self.inner.latched.set(true);
+            self.inner.space.set(None);
+            self.inner.record.event(Event::Fenced { by });
+        }
     }
 
     /// Ends deciding until the group is opened again.
@@ -275,9 +334,13 @@ impl Group {
     /// member, and writes again what is damaged (F01 for the structures outside
     /// stripes). Returns how many were repaired.
     pub async fn scrub_registers(&self) -> u32 {
-        let mut repaired = self.scrub_labels().await;
         let inner = &self.inner;
         let _gate = inner.decided.gate.lock().await;
+        // Who no longer owns the group repairs nothing in it.
+        if self.asks_promises().await.is_err() {
+            return 0;
+        }
+        let mut repaired = self.scrub_labels().await + self.scrub_promises().await;
         for index in 0..Shape::REGISTERS {
             let Some(image) = self.decided_image(index) else { continue };
             let voters = self.voters();
@@ -285,17 +348,17 @@ impl Group {
                 let image = image.clone();
                 async move {
                     let which = usize::from(1 - member.next_slot.borrow()[index]);
-                    let offset = inner.shape.register_offset_bytes(index, which);
+                    let offset = inner.shape.register_offset_bytes(inner.seat, index, which);
                     let read = member.read(Principal::MetadataRead, offset, BufMut::zeroed(image.len())).await;
                     if read.is_ok_and(|bytes| bytes[..] == image[..]) {
                         return None;
                     }
-                    Some((member, put_slot(member, &inner.shape, index, image).await.1))
+                    Some((member, inner.hand().put_vote(member, index, image).await))
                 }
             });
             for (member, outcome) in join_all(checks).await.into_iter().flatten() {
                 match outcome {
-                    Ok(()) => repaired += 1,
+                    Ok(_) => repaired += 1,
                     Err(reason) => self.fail(member, reason),
                 }
             }
@@ -315,6 +378,19 @@ impl Group {
         }
         let stamp = Stamp { session: self.inner.session, version: value.version };
         Some(aligned(&encode_slot(self.inner.group, index, &SlotValue { stamp, bytes: value.bytes })))
+    }
+
+    /// Writes the promise again where neither copy on a good member holds it.
+    async fn scrub_promises(&self) -> u32 {
+        let (session, hand) = (self.inner.session, self.inner.hand());
+        let mut repaired = 0;
+        for member in self.voters() {
+            let is_there = hand.promised(&member).await.is_some_and(|promised| promised >= session);
+            if let (false, Some(lane)) = (is_there, member.usable_lane()) {
+                repaired += u32::from(hand.put_promise(&lane, session, 0).await.is_ok());
+            }
+        }
+        repaired
     }
 
     /// Writes a label again where a copy on a good member is not what it should be.
@@ -361,24 +437,4 @@ pub(crate) fn aligned(bytes: &[u8]) -> Buf {
     let mut buf = BufMut::zeroed(bytes.len());
     buf.copy_from_slice(bytes);
     buf.freeze()
-}
-
-/// Writes a slot image to one member and flushes it. The slot that holds the value
-/// before stays untouched until this one is durable.
-pub(crate) async fn put_slot(
-    member: &Member,
-    shape: &Shape,
-    index: usize,
-    image: Buf,
-) -> (Slot, Result<(), FailReason>) {
-    let which = member.next_slot.borrow()[index];
-    let offset = shape.register_offset_bytes(index, usize::from(which));
-    if let Err(fault) = member.write(Principal::MetadataWrite, offset, image).await {
-        return (member.slot, Err(FailReason::of_write(fault)));
-    }
-    if let Err(fault) = member.flush().await {
-        return (member.slot, Err(FailReason::of_flush(fault)));
-    }
-    member.next_slot.borrow_mut()[index] = 1 - which;
-    (member.slot, Ok(()))
 }

@@ -20,7 +20,9 @@ use crate::lane::{Flow, FlowSettings, Lane, LaneStatus};
 use crate::layout::{DRIVES_MAX, Extents, Geometry, Load, Place, Policy, Segment, SegmentId, Shape, Slot, StripeId};
 use crate::member::{DriveState, Member};
 use crate::membership::write_labels;
+use crate::paxos::Seat;
 use crate::principal::Principal;
+use crate::proposal::Hand;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::status::{Record, Space};
 
@@ -140,6 +142,7 @@ pub(crate) struct Parts {
     pub header: GroupHeader,
     pub members: Vec<Member>,
     pub values: Vec<Versioned>,
+    pub seat: Seat,
     pub session: u64,
     pub assembly: Assembly,
 }
@@ -148,6 +151,9 @@ pub(crate) struct Inner {
     pub world: World,
     pub group: GroupId,
     pub shape: Shape,
+    /// The controller's seat.
+    pub seat: Seat,
+    /// The ballot it holds.
     pub session: u64,
     /// By slot. A drive that takes another's place is a new member in its slot; who
     /// still works with the old one holds a handle of its own.
@@ -159,6 +165,8 @@ pub(crate) struct Inner {
     pub extents: RefCell<Vec<Extents>>,
     pub decided: Decided,
     pub latched: Cell<bool>,
+    /// The ballot of who took the group.
+    pub fenced: Cell<Option<u64>>,
     pub record: Record,
     pub locks: Rc<StripeLocks>,
     pub units: BufPool,
@@ -173,6 +181,11 @@ pub(crate) struct Inner {
 impl Inner {
     pub fn member(&self, slot: Slot) -> Rc<Member> {
         self.members.borrow()[usize::from(slot.0)].clone()
+    }
+
+    /// Writes the blocks of this controller's seat.
+    pub fn hand(&self) -> Hand {
+        Hand { group: self.group, shape: self.shape, seat: self.seat }
     }
 
     /// Every member now, by slot.
@@ -252,14 +265,14 @@ impl Group {
             members.map(|((slot, record), drive)| Member::new(Slot(slot), record.drive, Some(drive))).collect();
         // The founding header is in slot 0 of each drive.
         members.iter().for_each(|member| member.next_slot.borrow_mut()[0] = 1);
-        let parts =
-            Parts { flow, header, members, values: founding_values(), session: 1, assembly: Assembly::default() };
+        let (values, assembly) = (founding_values(), Assembly::default());
+        let parts = Parts { flow, header, members, values, seat: Seat::First, session: 1, assembly };
         Ok(Group::assembled(parts, world))
     }
 
     /// Puts an open group together from its parts.
     pub(crate) fn assembled(parts: Parts, world: World) -> Group {
-        let Parts { flow, header, members, values, session, assembly } = parts;
+        let Parts { flow, header, members, values, seat, session, assembly } = parts;
         let mut extents: Vec<Extents> = header.members.iter().map(|member| Extents::new(member.extents)).collect();
         for place in header.segments.values().flat_map(|segment| &segment.places) {
             let taken = extents[usize::from(place.slot.0)].take(place.extent);
@@ -268,6 +281,7 @@ impl Group {
         let inner = Inner {
             group: header.group,
             shape: header.shape,
+            seat,
             session,
             align_bytes: Cell::new(members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512)),
             members: RefCell::new(members.into_iter().map(Rc::new).collect()),
@@ -276,6 +290,7 @@ impl Group {
             extents: RefCell::new(extents),
             decided: Decided { gate: Mutex::new(()), values: RefCell::new(values) },
             latched: Cell::new(false),
+            fenced: Cell::new(None),
             record: Record::default(),
             locks: Rc::default(),
             units: BufPool::new(header.shape.unit_bytes as usize, UNITS_KEPT),
@@ -541,9 +556,9 @@ async fn found_member(drive: Lane, header: &GroupHeader, index: usize) -> Result
     let value = SlotValue { stamp: Stamp { session: 1, version: 1 }, bytes: header.encode() };
     let session = aligned(&encode_session(header.group, 1));
     let put = |offset_bytes, data| drive.write(Principal::MetadataWrite, offset_bytes, data);
-    put(Shape::session_offset_bytes(0, 0), session).await?;
+    put(Shape::session_offset_bytes(Seat::First, 0), session).await?;
     let image = aligned(&encode_slot(header.group, 0, &value));
-    put(shape.register_offset_bytes(0, 0), image).await?;
+    put(shape.register_offset_bytes(Seat::First, 0, 0), image).await?;
     drive.flush().await?;
     write_labels(&drive, header, Slot(u8::try_from(index).expect("at most 32"))).await
 }

@@ -10,7 +10,9 @@ use base::id::{DriveId, GroupId};
 use crate::fields::{Reader, Writer};
 use crate::layout::{DRIVES_MAX, Geometry, Place, Policy, Segment, SegmentId, Shape, Slot};
 
-const FORMAT: u16 = 2;
+/// Format of a group with two seats; one of before there were two has [`ONE_SEAT_FORMAT`].
+const FORMAT: u16 = 3;
+const ONE_SEAT_FORMAT: u16 = 2;
 /// Longest name of a register, in bytes.
 pub const REGISTER_NAME_BYTES_MAX: usize = 32;
 
@@ -84,12 +86,16 @@ impl GroupHeader {
     /// The header as a register value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.u16(FORMAT);
+        let has_seats = self.shape.seats > 1;
+        out.u16(if has_seats { FORMAT } else { ONE_SEAT_FORMAT });
         out.raw(&self.group.0);
         out.text(&self.name);
         out.u32(self.shape.unit_bytes);
         out.u32(self.shape.rows);
         out.u32(self.shape.header_slot_bytes);
+        if has_seats {
+            out.u8(self.shape.seats);
+        }
         out.u8(self.policy.data_width_max);
         out.u8(self.policy.parity);
         out.u8(self.policy.founding_drives);
@@ -127,12 +133,15 @@ impl GroupHeader {
     /// to one segment at most. Never panics, whatever the bytes.
     pub fn decode(bytes: &[u8]) -> Option<GroupHeader> {
         let mut input = Reader::new(bytes);
-        if input.u16()? != FORMAT {
+        let format = input.u16()?;
+        if !(ONE_SEAT_FORMAT..=FORMAT).contains(&format) {
             return None;
         }
         let group = GroupId(input.array()?);
         let name = input.text()?;
-        let shape = Shape { unit_bytes: input.u32()?, rows: input.u32()?, header_slot_bytes: input.u32()? };
+        let (unit_bytes, rows, header_slot_bytes) = (input.u32()?, input.u32()?, input.u32()?);
+        let seats = if format == FORMAT { input.u8()? } else { 1 };
+        let shape = Shape { unit_bytes, rows, header_slot_bytes, seats };
         let (data_width_max, parity, founding_drives) = (input.u8()?, input.u8()?, input.u8()?);
         let policy = Policy { data_width_max, parity, founding_drives, rows: shape.rows };
         let membership = input.u64()?;

@@ -9,7 +9,9 @@ use crate::fields::{Reader, Writer};
 use crate::layout::{Shape, Slot};
 
 const MAGIC: &[u8; 8] = b"vmh.labl";
-const FORMAT: u16 = 1;
+/// Format of a group with two seats; one of before there were two has [`ONE_SEAT_FORMAT`].
+const FORMAT: u16 = 2;
+const ONE_SEAT_FORMAT: u16 = 1;
 const CHECKED_BYTES: usize = Shape::BLOCK_BYTES - 8;
 
 /// Identity of a member drive.
@@ -45,9 +47,10 @@ impl Label {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.raw(MAGIC);
-        out.u16(FORMAT);
+        let has_seats = self.shape.seats > 1;
+        out.u16(if has_seats { FORMAT } else { ONE_SEAT_FORMAT });
         out.u8(self.slot.0);
-        out.u8(0);
+        out.u8(if has_seats { self.shape.seats } else { 0 });
         out.raw(&self.group.0);
         out.raw(&self.drive.0);
         out.u32(self.shape.unit_bytes);
@@ -76,13 +79,16 @@ impl Label {
 
     fn fields(checked: &[u8]) -> Option<Label> {
         let mut input = Reader::new(checked);
-        if input.raw(8)? != MAGIC || input.u16()? != FORMAT {
+        let (magic, format) = (input.raw(8)?, input.u16()?);
+        if magic != MAGIC || !(ONE_SEAT_FORMAT..=FORMAT).contains(&format) {
             return None;
         }
         let slot = Slot(input.u8()?);
-        let _reserved = input.u8()?;
+        let seats = input.u8()?;
+        let seats = if format == ONE_SEAT_FORMAT { 1 } else { seats };
         let (group, drive) = (GroupId(input.array()?), DriveId(input.array()?));
-        let shape = Shape { unit_bytes: input.u32()?, rows: input.u32()?, header_slot_bytes: input.u32()? };
+        let (unit_bytes, rows, header_slot_bytes) = (input.u32()?, input.u32()?, input.u32()?);
+        let shape = Shape { unit_bytes, rows, header_slot_bytes, seats };
         let extents = input.u32()?;
         let name = input.text()?;
         let sane = shape.is_sane() && usize::from(slot.0) < crate::layout::DRIVES_MAX && extents <= shape.extents_max();

@@ -1,7 +1,7 @@
 //! Where everything is: pure placement maths.
 //!
 //! ```text
-//!  drive   | label A | label B | sessions | registers (2 slots each) | extent 0 | extent 1 | ...
+//!  drive   | label A | label B | promises | registers (2 slots each, by seat) | extent 0 | extent 1 | ...
 //!  extent  | row 0 | row 1 | ... | row R-1 |            one row holds one stripe unit
 //!  segment = one extent on each of w drives, in an order (its *positions* 0..w)
 //!  stripe  = (segment, row): the w units in that row
@@ -15,6 +15,8 @@
 //! the group (R-RAID-06).
 
 use std::fmt;
+
+use crate::paxos::Seat;
 
 /// Most drives a group can have.
 pub const DRIVES_MAX: usize = 32;
@@ -226,13 +228,17 @@ pub struct Shape {
     pub rows: u32,
     /// Bytes of one slot of the group header's register.
     pub header_slot_bytes: u32,
+    /// Seats that have room for their votes: 2, or 1 on a group made before there were two.
+    pub seats: u8,
 }
 
 impl Shape {
     /// Second copy of the label; the first is at 0.
     pub const LABEL_B_BYTES: u64 = 64 << 10;
-    /// Session blocks: two slots for each of two proposers.
+    /// Promises: two copies for each of two seats.
     const SESSIONS_BYTES: u64 = 128 << 10;
+    /// Bytes of all promises, which lie side by side.
+    pub const PROMISES_BYTES: usize = 4 * Self::BLOCK_BYTES;
     /// Registers.
     const REGISTERS_BYTES: u64 = 256 << 10;
     /// Bytes of one slot of a named blob.
@@ -259,6 +265,7 @@ impl Shape {
             unit_bytes,
             rows: u32::try_from(rows).unwrap_or(u32::MAX),
             header_slot_bytes: u32::try_from(header_slot.next_multiple_of(4096)).expect("at most a MiB"),
+            seats: 2,
         }
     }
 
@@ -267,29 +274,38 @@ impl Shape {
         let unit = (4096..=4 << 20).contains(&self.unit_bytes) && self.unit_bytes.is_multiple_of(4096);
         let slot = ((16 << 10) + 4096..=1 << 20).contains(&self.header_slot_bytes)
             && self.header_slot_bytes.is_multiple_of(4096);
-        unit && slot && self.rows > 0
+        unit && slot && self.rows > 0 && (1..=2).contains(&self.seats)
     }
 
     /// Bytes of one slot of register `index`.
     pub fn slot_bytes(&self, index: usize) -> u32 {
         if index == 0 { self.header_slot_bytes } else { Self::BLOB_SLOT_BYTES }
     }
-    /// Where slot `which` (0 or 1) of register `index` starts.
-    pub fn register_offset_bytes(&self, index: usize, which: usize) -> u64 {
+    /// Bytes of all registers of one seat.
+    fn registers_bytes(&self) -> u64 {
+        2 * (u64::from(self.header_slot_bytes) + (Self::REGISTERS as u64 - 1) * u64::from(Self::BLOB_SLOT_BYTES))
+    }
+    /// Where slot `which` (0 or 1) of register `index` starts, as `seat` writes it.
+    pub fn register_offset_bytes(&self, seat: Seat, index: usize, which: usize) -> u64 {
         let header = u64::from(self.header_slot_bytes);
         let blob = u64::from(Self::BLOB_SLOT_BYTES);
+        let start = Self::REGISTERS_BYTES + seat.index() as u64 * self.registers_bytes();
         match index {
-            0 => Self::REGISTERS_BYTES + which as u64 * header,
-            _ => Self::REGISTERS_BYTES + 2 * header + ((index as u64 - 1) * 2 + which as u64) * blob,
+            0 => start + which as u64 * header,
+            _ => start + 2 * header + ((index as u64 - 1) * 2 + which as u64) * blob,
         }
     }
-    /// Where slot `which` (0 or 1) of the session block of `proposer` (0 or 1) starts.
-    pub fn session_offset_bytes(proposer: usize, which: usize) -> u64 {
-        Self::SESSIONS_BYTES + ((proposer * 2 + which) * Self::BLOCK_BYTES) as u64
+    /// Where copy `which` (0 or 1) of the promise of `seat` starts.
+    pub fn session_offset_bytes(seat: Seat, which: usize) -> u64 {
+        Self::SESSIONS_BYTES + ((seat.index() * 2 + which) * Self::BLOCK_BYTES) as u64
+    }
+    /// The seats that have room on the drives.
+    pub fn seats(&self) -> impl Iterator<Item = Seat> {
+        Seat::ALL.into_iter().take(usize::from(self.seats))
     }
     /// Where extent 0 starts.
     pub fn data_start_bytes(&self) -> u64 {
-        self.register_offset_bytes(Self::REGISTERS, 0).next_multiple_of(1 << 20)
+        (Self::REGISTERS_BYTES + u64::from(self.seats) * self.registers_bytes()).next_multiple_of(1 << 20)
     }
     /// Bytes of an extent.
     pub fn extent_bytes(&self) -> u64 {

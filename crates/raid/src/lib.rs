@@ -5,7 +5,7 @@
 //!   engine ── write_stripe / read / read_stripe / scrub_stripe / flush ──┐
 //!          ── register_read / register_cas (root, blobs) ──┐             │
 //!                                                          v             v
-//!   group header + named blobs (decide.rs)          units (write.rs, read.rs, repair.rs,
+//!   group header + named blobs (paxos.rs)           units (write.rs, read.rs, repair.rs,
 //!   members come and go (membership.rs)                    rebuild.rs in the order of circular.rs)
 //!          v  majority of members, two slots each          v  one unit per drive, in parallel
 //!   ====== drive 0 ====== drive 1 ====== ... ====== drive n-1 ======
@@ -47,9 +47,11 @@ pub mod layout;
 mod member;
 mod membership;
 mod owed;
+mod ownership;
 pub mod paxos;
 pub mod principal;
 pub mod profile;
+mod proposal;
 pub mod queue;
 mod read;
 mod rebuild;
@@ -70,6 +72,8 @@ pub use lane::{FlowSettings, LaneStatus, Punctuality};
 pub use layout::{Geometry, SegmentId, Slot, StripeId, UNIT_HEADER_BYTES};
 pub use member::{DriveState, FailReason};
 pub use membership::{Added, JoinRefused, RemoveRefused};
+pub use ownership::{ControllerId, Lease, Ownership, Watch};
+pub use paxos::Seat;
 pub use principal::{Principal, Shares};
 pub use profile::{DriveClass, Profile, Profiles, WritePattern};
 pub use queue::Usage;

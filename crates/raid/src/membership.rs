@@ -28,12 +28,13 @@ use base::port::{Drive, MediaFault};
 
 use crate::assemble::{Finding, read_label};
 use crate::decide::{Latched, aligned};
-use crate::group::Group;
+use crate::group::{Group, Inner};
 use crate::header::{GroupHeader, MemberRecord, Standing};
 use crate::label::{Label, LabelState};
 use crate::lane::Lane;
 use crate::layout::{DRIVES_MAX, Shape, Slot};
 use crate::member::{DriveState, FailReason, Member};
+use crate::paxos::Seat;
 use crate::principal::Principal;
 use crate::register::encode_session;
 use crate::status::Event;
@@ -435,7 +436,7 @@ impl Group {
         let version = self.inner.decided.values.borrow()[0].version + 1;
         let mut voters = self.voters();
         voters.push(member.clone());
-        self.write_register(0, version, &next.encode(), (&voters, next.quorum().1)).await?;
+        self.write_register(0, version, &next.encode(), (&voters, next.acceptors())).await?;
         if standing == Standing::Filling && member.takes_part() {
             member.state.set(DriveState::Rebuilding);
         }
@@ -458,30 +459,28 @@ impl Group {
         }
     }
 
-    /// Gives a drive the session promise and every decided value, durably.
+    /// Gives a drive the promise and every decided value, durably. What another seat left on it
+    /// in an earlier life goes: the drive is no acceptor of anybody now.
     async fn make_acceptor(&self, member: &Member) -> Result<(), MediaFault> {
-        let session = aligned(&encode_session(self.inner.group, self.inner.session));
-        for which in 0..2 {
-            member.write(Principal::MetadataWrite, Shape::session_offset_bytes(0, which), session.clone()).await?;
+        let Inner { group, session, seat, shape, .. } = *self.inner;
+        let put = |offset_bytes, data| member.write(Principal::MetadataWrite, offset_bytes, data);
+        let blank = aligned(&[0; Shape::BLOCK_BYTES]);
+        let promise = aligned(&encode_session(group, session));
+        for of in Seat::ALL {
+            for which in 0..2 {
+                let block = if of == seat { &promise } else { &blank };
+                put(Shape::session_offset_bytes(of, which), block.clone()).await?;
+            }
         }
         for index in 0..Shape::REGISTERS {
-            let shape = &self.inner.shape;
-            match self.decided_image(index) {
-                Some(image) => {
-                    member.write(Principal::MetadataWrite, shape.register_offset_bytes(index, 0), image).await?;
-                    let blank = aligned(&[0; Shape::BLOCK_BYTES]);
-                    member.write(Principal::MetadataWrite, shape.register_offset_bytes(index, 1), blank).await?;
-                    member.next_slot.borrow_mut()[index] = 1;
-                }
-                None => {
-                    for which in 0..2 {
-                        let blank = aligned(&[0; Shape::BLOCK_BYTES]);
-                        member
-                            .write(Principal::MetadataWrite, shape.register_offset_bytes(index, which), blank)
-                            .await?;
-                    }
+            let image = self.decided_image(index);
+            for of in shape.seats() {
+                for which in 0..2 {
+                    let mine = image.clone().filter(|_| of == seat && which == 0);
+                    put(shape.register_offset_bytes(of, index, which), mine.unwrap_or_else(|| blank.clone())).await?;
                 }
             }
+            member.next_slot.borrow_mut()[index] = u8::from(image.is_some());
         }
         member.flush().await
     }

@@ -135,12 +135,12 @@ impl<A: Copy + Ord> Round<A> {
 
 /// What comes of phase 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Prepared<A, V> {
+pub enum Prepared<V> {
     /// The ballot is the proposer's own. These are the votes that go on, by register: each has
     /// to be chosen under the new ballot before anything else is said about it.
     Ready(Vec<Option<Vote<V>>>),
-    /// The newest header names other members: prepare with these.
-    Again(BTreeSet<A>),
+    /// The newest header, this one, names other members: prepare with these.
+    Again(Vote<V>),
     /// Another proposer has this higher ballot. Wait before you try again.
     Lost {
         /// The highest ballot seen.
@@ -172,7 +172,7 @@ impl<A: Copy + Ord, V: Clone> Prepare<A, V> {
     }
 
     /// What comes of it. `members` tells the voting members of a header.
-    pub fn outcome(&self, members: impl Fn(&V) -> Option<BTreeSet<A>>) -> Prepared<A, V> {
+    pub fn outcome(&self, members: impl Fn(&V) -> Option<BTreeSet<A>>) -> Prepared<V> {
         match self.round.verdict() {
             Verdict::Lost { to } => return Prepared::Lost { to },
             Verdict::Open => return Prepared::Open,
@@ -181,8 +181,8 @@ impl<A: Copy + Ord, V: Clone> Prepare<A, V> {
         let registers = self.held.values().map(Vec::len).max().unwrap_or(0);
         let newest: Vec<_> = (0..registers).map(|register| self.newest(register)).collect();
         let header = newest.first().and_then(Option::as_ref);
-        match header.and_then(|header| members(&header.value)) {
-            Some(acceptors) if acceptors != self.round.acceptors => Prepared::Again(acceptors),
+        match header.map(|header| (header, members(&header.value))) {
+            Some((header, Some(acceptors))) if acceptors != self.round.acceptors => Prepared::Again(header.clone()),
             _ => Prepared::Ready(newest),
         }
     }
@@ -225,6 +225,6 @@ mod tests {
         let Prepared::Ready(votes) = prepare.outcome(same) else { panic!("a majority is clear") };
         assert_eq!(votes, [vote(3, 1, 1), vote(4, 7, 12)], "by ballot first; of clear drives only");
         let other = BTreeSet::from([0, 2]);
-        assert_eq!(prepare.outcome(|_| Some(other.clone())), Prepared::Again(other.clone()));
+        assert_eq!(prepare.outcome(|_| Some(other.clone())), Prepared::Again(vote(3, 1, 1).unwrap()));
     }
 }

@@ -166,6 +166,11 @@ pub enum Event {
         /// The stripe.
         stripe: StripeId,
     },
+    /// Another controller has taken the group: it has this ballot.
+    Fenced {
+        /// Its ballot.
+        by: u64,
+    },
     /// No majority takes header changes any more.
     Latched,
 }

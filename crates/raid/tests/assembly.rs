@@ -231,6 +231,8 @@ fn every_sequence_of_four_mishaps() {
     }
 }
 
+/// Decides R-RAID-08, with `brains.rs` for every sequence of four: drives of two groups pulled,
+/// pushed and mixed for 10,000 steps.
 #[test]
 fn ten_thousand_steps_of_pulling_pushing_and_mixing() {
     for seed in 0..20 {

@@ -187,12 +187,14 @@ proptest! {
     fn areas_of_a_drive_do_not_overlap(unit in 2u32..64, extent_bytes in 0u64..(64 << 20), capacity in (4u64 << 20)..(16 << 40)) {
         let shape = Shape::plan(unit * 4096, extent_bytes, capacity);
         prop_assert!(shape.is_sane());
-        let mut end = Shape::session_offset_bytes(1, 1) + Shape::BLOCK_BYTES as u64;
-        for register in 0..Shape::REGISTERS {
-            for which in 0..2 {
-                let start = shape.register_offset_bytes(register, which);
-                prop_assert!(start >= end && start.is_multiple_of(4096));
-                end = start + u64::from(shape.slot_bytes(register));
+        let mut end = Shape::session_offset_bytes(raid::Seat::Second, 1) + Shape::BLOCK_BYTES as u64;
+        for seat in shape.seats() {
+            for register in 0..Shape::REGISTERS {
+                for which in 0..2 {
+                    let start = shape.register_offset_bytes(seat, register, which);
+                    prop_assert!(start >= end && start.is_multiple_of(4096));
+                    end = start + u64::from(shape.slot_bytes(register));
+                }
             }
         }
         prop_assert!(shape.data_start_bytes() >= end);

@@ -103,7 +103,7 @@ enum Proposer {
 }
 
 /// Phase 1 as far as it is heard.
-fn prepared(ballot: u64, acceptors: Members, steps: &[Step]) -> Prepared<Drive, Value> {
+fn prepared(ballot: u64, acceptors: Members, steps: &[Step]) -> Prepared<Value> {
     let mut prepare = Prepare::new(ballot, acceptors.all());
     for (drive, step) in steps.iter().enumerate() {
         if let Step::Heard(highest, votes) = step {
@@ -320,10 +320,7 @@ impl Model {
                     let first = if self.changing { HEADER } else { BLOB };
                     self.carry_on(seat, ballot, votes, first as u8);
                 }
-                Prepared::Again(acceptors) => {
-                    let acceptors = acceptors.into_iter().fold(0, |bits, drive| bits | 1 << drive);
-                    self.prepare(seat, ballot, Members(acceptors));
-                }
+                Prepared::Again(header) => self.prepare(seat, ballot, Members::of(header.value)),
                 Prepared::Lost { .. } | Prepared::Open => {}
             },
             Work::Vote { register, vote } => {
@@ -513,7 +510,7 @@ fn a_member_goes_while_another_takes_the_group() {
     assert!(states > 200_000 && most == 1, "{states} states, {most} values");
 }
 
-/// Five drives of six, two controllers that take the group from each other
+/// Decides R-RAID-07: five drives of six, two controllers that take the group from each other
 /// and crash anywhere, drives that stay away for long and come back as they were, members that
 /// come and go one at a time.
 #[test]

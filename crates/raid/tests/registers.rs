@@ -89,7 +89,7 @@ fn scrub_repairs_registers_and_labels() {
         drive.poke(0, &front);
     }
     rig.bench.run(async {
-        assert_eq!(group.scrub_registers().await, 4 * 4, "two labels, the header and a blob on each");
+        assert_eq!(group.scrub_registers().await, 4 * 5, "two labels, the promise, the header and a blob on each");
         assert_eq!(group.scrub_registers().await, 0);
     });
     drop(group);

@@ -31,7 +31,7 @@ impl Shape {
     pub fn draw(rng: &mut Rng) -> Shape {
         let unit_bytes = 4096 * if rng.percent(30) { 33 } else { rng.between(4, 20) as u32 };
         let drives = rng.between(5, 12) as usize;
-        let drive_bytes = (5 << 20) + rng.below(24) * (256 << 10) + u64::from(unit_bytes) * 64;
+        let drive_bytes = (6 << 20) + rng.below(24) * (256 << 10) + u64::from(unit_bytes) * 64;
         Shape {
             drives,
             drive_bytes: drive_bytes.next_multiple_of(4096),

@@ -183,6 +183,7 @@ pub struct MemoryDrive {
     pub yields: Cell<u32>,
     pub writes: RefCell<Vec<Trace>>,
     pub reads: Cell<u64>,
+    pub flushes: Cell<u64>,
     pub read_bytes: Cell<u64>,
 }
 
@@ -204,6 +205,7 @@ impl MemoryDrive {
             yields: Cell::new(0),
             writes: RefCell::default(),
             reads: Cell::new(0),
+            flushes: Cell::new(0),
             read_bytes: Cell::new(0),
         })
     }
@@ -371,6 +373,7 @@ impl Drive for MemoryDrive {
             if self.flush_fails.get() {
                 return Err(MediaFault::Io);
             }
+            self.flushes.set(self.flushes.get() + 1);
             self.volatile.borrow_mut().clear();
             Ok(())
         })
