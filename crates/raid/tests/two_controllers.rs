@@ -209,7 +209,7 @@ fn the_owner_is_a_record_with_an_epoch_that_rises() {
     let before = writes(&rig);
     assert_eq!(look(), Some(own));
     assert_eq!(writes(&rig), before, "a look writes nothing");
-    assert_eq!(rig.bench.run(first.is_owner()), true, "and fences nobody");
+    assert!(rig.bench.run(first.is_owner()), "and fences nobody");
     assert_eq!(rig.bench.run(first.renew_ownership(1)).unwrap().renewals, 1);
     assert_eq!(look().unwrap().renewals, 1);
     let second = open_as(&rig, Seat::Second).unwrap();
