@@ -51,18 +51,22 @@ pub(crate) async fn keep_schedules(shard: Rc<Shard>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Ok(schedules) = shard.fs.vm_schedules().await else { continue };
+        if schedules.is_empty() {
+            continue;
+        }
+        let Ok(snapshots) = shard.snapshots_by_vm().await else { continue };
         for schedule in schedules {
-            if let Err(refusal) = tend(&shard, &schedule).await {
+            let own = snapshots.get(&(schedule.datastore.clone(), schedule.vm.clone()));
+            if let Err(refusal) = tend(&shard, &schedule, own.map_or(&[][..], Vec::as_slice)).await {
                 tracing::warn!(vm = schedule.vm, datastore = schedule.datastore, %refusal, "a scheduled snapshot was not taken");
             }
         }
     }
 }
 
-async fn tend(shard: &Shard, schedule: &VmSchedule) -> Result<(), Refusal> {
+async fn tend(shard: &Shard, schedule: &VmSchedule, snapshots: &[VmSnapshot]) -> Result<(), Refusal> {
     let (datastore, vm) = (schedule.datastore.as_str(), schedule.vm.as_str());
-    let snapshots = shard.fs.vm_snapshots(datastore, Some(vm)).await?;
-    let due = decide(schedule, &snapshots, Timestamp::now());
+    let due = decide(schedule, snapshots, Timestamp::now());
     if let Some(name) = due.take {
         match shard.fs.snapshot_vm(datastore, vm, &name).await {
             Ok(_) => tracing::info!(vm, datastore, snapshot = name, "scheduled snapshot"),

@@ -1,11 +1,13 @@
 //! What the API asks about VMs, answered by the filesystem.
 
+use std::collections::BTreeMap;
+
 use control::vm::{
     Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmSchedule, VmScheduleOrder,
     VmSnapshot,
 };
 use control::{Problem, codes};
-use datastore::{FileRole, Refusal};
+use datastore::{FileRole, Refusal, VmSnapshot as Taken};
 use jiff::Timestamp;
 
 use crate::schedules::is_scheduled;
@@ -23,8 +25,8 @@ fn role(role: FileRole) -> String {
     word.to_owned()
 }
 
-fn snapshot(taken: datastore::VmSnapshot) -> VmSnapshot {
-    let datastore::VmSnapshot { datastore, vm, name, created, files } = taken;
+fn snapshot(taken: Taken) -> VmSnapshot {
+    let Taken { datastore, vm, name, created, files } = taken;
     let created_at = Timestamp::from_nanosecond(i128::from(created.0)).unwrap_or_default();
     VmSnapshot { scheduled: is_scheduled(&name), datastore, vm, name, created_at, files }
 }
@@ -53,8 +55,10 @@ impl Shard {
         let cannot = |refusal: Refusal| refused("", refusal);
         let mut vms = Vec::new();
         let schedules = self.fs.vm_schedules().await.map_err(cannot)?;
+        let mut snapshots = self.snapshots_by_vm().await.map_err(cannot)?;
         for found in self.fs.vms().await.map_err(cannot)? {
-            let snapshots = self.fs.vm_snapshots(&found.datastore, Some(&found.name)).await.map_err(cannot)?;
+            let own = (found.datastore.clone(), found.name.clone());
+            let snapshots = snapshots.remove(&own).unwrap_or_default();
             let files = found.files.into_iter().map(|file| VmFile {
                 path: file.path,
                 role: role(file.role),
@@ -72,6 +76,17 @@ impl Shard {
             });
         }
         Ok(vms)
+    }
+
+    /// All snapshots by datastore and VM, oldest first: read once, however many VMs there are.
+    pub(crate) async fn snapshots_by_vm(&self) -> Result<BTreeMap<(String, String), Vec<Taken>>, Refusal> {
+        let mut by_vm: BTreeMap<(String, String), Vec<Taken>> = BTreeMap::new();
+        for datastore in self.fs.datastores() {
+            for taken in self.fs.vm_snapshots(&datastore.name, None).await? {
+                by_vm.entry((taken.datastore.clone(), taken.vm.clone())).or_default().push(taken);
+            }
+        }
+        Ok(by_vm)
     }
 
     pub(crate) async fn rename_vm(&self, datastore: &str, vm: &str, new: &str) -> Result<VmChanged, Problem> {

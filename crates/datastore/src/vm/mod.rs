@@ -95,6 +95,9 @@ pub struct FileDifference {
     pub size_bytes: (Option<u64>, Option<u64>),
 }
 
+/// Files looked at between two looks at other work.
+const FILES_PER_TURN: usize = 64;
+
 /// A regular file on the way through a datastore.
 struct Seen {
     file: FileId,
@@ -189,7 +192,10 @@ impl<S: Store> Filesystem<S> {
         let keys = recognise::recognise(&paths);
         let (assigned, renamed) = (self.assignments().await?, self.other_names(datastore.id).await?);
         let mut vms: BTreeMap<String, Vec<VmFile>> = BTreeMap::new();
-        for (seen, key) in seen.iter().zip(keys) {
+        for (turn, (seen, key)) in seen.iter().zip(keys).enumerate() {
+            if turn % FILES_PER_TURN == FILES_PER_TURN - 1 {
+                self.world.yield_now().await;
+            }
             let by_path = key.map(|key| renamed.get(key).cloned().unwrap_or(key.to_owned()));
             let Some(name) = assigned.get(&seen.file).cloned().or(by_path) else { continue };
             let Some(head) = self.store.head(seen.file).await? else { continue };
@@ -245,6 +251,8 @@ impl<S: Store> Filesystem<S> {
                 let (_, cookie) = key_of_pair(last).ok_or(Refusal::Inconsistent)?;
                 from = key_pair(folder, cookie + 1);
             }
+            // A store serves its clients on this thread, too.
+            self.world.yield_now().await;
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
