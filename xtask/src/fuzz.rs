@@ -30,7 +30,7 @@ pub struct FuzzArgs {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
-    /// Only targets whose name contains this
+    /// Only targets of this crate, or whose name contains this
     #[arg(long)]
     pub only: Option<String>,
     /// Draw inputs at random even where coverage could guide them
@@ -74,7 +74,8 @@ struct Target {
 pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<String, String> {
     let (code, _) = code::parse(&tree.sources()?);
     let mut targets = targets(&code);
-    targets.retain(|target| args.only.as_ref().is_none_or(|only| target.test.contains(only)));
+    let wanted = |target: &Target, only: &String| target.package == *only || target.test.contains(only);
+    targets.retain(|target| args.only.as_ref().is_none_or(|only| wanted(target, only)));
     if targets.is_empty() {
         return Err("no fuzz target of that name: no such test calls `bolero::check!`".into());
     }
@@ -94,7 +95,8 @@ pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<String, String> {
             }
         }
     }
-    let what = format!("{} targets, {} s each, inputs {}", targets.len(), args.seconds, engine.told());
+    let of = args.only.as_ref().map_or(String::new(), |only| format!(" of `{only}`"));
+    let what = format!("{} targets{of}, {} s each, inputs {}", targets.len(), args.seconds, engine.told());
     if failed.is_empty() { Ok(what) } else { Err(format!("{what}; found by: {}", failed.join(", "))) }
 }
 

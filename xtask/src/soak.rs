@@ -62,6 +62,9 @@ pub struct SoakArgs {
     /// Seconds for each fuzz target
     #[arg(long, default_value_t = 600)]
     fuzz_seconds: u64,
+    /// Only fuzz targets of this crate, or whose name contains this
+    #[arg(long)]
+    fuzz_only: Option<String>,
 }
 
 /// `cargo xtask soak`.
@@ -121,7 +124,7 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
         }
         Part::Vm => (format!("{kills} kills under fio in a guest"), suite::vm_test(tree, Some(args.kills))),
         Part::Fuzz => {
-            let args = FuzzArgs { seconds: args.fuzz_seconds, only: None, random: false };
+            let args = FuzzArgs { seconds: args.fuzz_seconds, only: args.fuzz_only.clone(), random: false };
             match fuzz::fuzz(tree, &args) {
                 Ok(what) => (what, Ok(())),
                 Err(why) => (format!("{} s each", args.seconds), Err(why)),
