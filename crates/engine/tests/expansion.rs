@@ -9,61 +9,21 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::FileId;
 use base::port::Drive;
-use base::{FileId, WallNanos};
-use engine::store::Change;
 use engine::{Engine, Store};
-use pool::{Pool, bytes_of};
+use pool::{Pool, check_blocks, write_blocks};
 use raid::{DriveState, GroupState};
 use world_sim::{RunEnd, SimMedia, SimNode};
 
 const MIB: u64 = 1 << 20;
 
-fn content(file: u64, block: u64, round: u8) -> Vec<u8> {
-    let mut state = file << 32 ^ block << 8 ^ u64::from(round) ^ 0x1234_5678;
-    let word = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    };
-    std::iter::repeat_with(word).take(8192).collect()
-}
-
-async fn write_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
-    for block in blocks {
-        engine.write(file, block * 8192, &[&content(file.0, block, round)], WallNanos(2)).await.unwrap();
-    }
-}
-
-async fn check_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
-    for block in blocks {
-        let read = engine.read(file, block * 8192, 8192).await.unwrap();
-        assert!(bytes_of(&read) == content(file.0, block, round), "block {block}");
-    }
-}
-
-fn done<T>(end: RunEnd<T>) -> T {
-    match end {
-        RunEnd::Done(value) => value,
-        _ => panic!("not done"),
-    }
-}
-
 /// A pool of 12 drives with a file of `blocks` blocks on media, and `more` blank drives.
 fn start(seed: u64, blocks: u64, more: usize) -> (Pool, Vec<SimMedia>, FileId) {
     let pool = Pool::new(seed, 12, 24 * MIB);
     let new: Vec<SimMedia> = (0..more).map(|n| pool.world.drive_media(&format!("new{n}"), 24 * MIB)).collect();
-    let node = pool.world.node();
-    let file = pool.world.run_until(async {
-        pool.format(&node).await;
-        let (engine, _) = pool.open(&node).await;
-        let file = engine.next_file_id();
-        engine.commit(vec![Change::CreateFile { file, at: WallNanos(1) }]).await.unwrap();
-        write_blocks(&engine, file, 0..blocks, 0).await;
-        engine.settle().await.unwrap();
-        file
-    });
-    node.kill();
-    (pool, new, done(file))
+    let file = pool.format_with_file(blocks);
+    (pool, new, file)
 }
 
 fn ports(node: &SimNode, media: &[SimMedia]) -> Vec<Rc<dyn Drive>> {
@@ -93,43 +53,47 @@ fn a_pool_is_expanded_under_load() {
     for more in [1, 12] {
         let (mut pool, new, file) = start(more as u64, 600, more);
         let node = pool.world.node();
-        done(pool.world.run_until(async {
-            let (engine, _) = pool.open(&node).await;
-            let before = (engine.space(), node.world().clock.now());
-            let writing = write_blocks(&engine, file, 0..200, 1);
-            let drives = ports(&node, &new);
-            let growing = async {
-                let slots = engine.expand(drives, None).await.unwrap();
-                assert_eq!(slots.len(), more);
-                let took = node.world().clock.now().since(before.1);
-                assert!(took < Duration::from_secs(1), "{took:?}");
-            };
-            futures_util::future::join(writing, growing).await;
-            assert!(engine.space().free_bytes > before.0.free_bytes, "the new room can be written to");
-            write_blocks(&engine, file, 100..200, 1).await;
-            engine.checkpoint().await.unwrap();
-            let used = used_extents(&engine, 12);
-            let on_new = used.iter().filter(|used| **used > 0).count();
-            assert!(on_new >= more.min(6), "new drives hold stripes at once: {used:?}");
-            assert_eq!(engine.expansions().len(), 1);
-            all_is_well(&engine, file, 200, 600).await;
-        }));
+        pool.world
+            .run_until(async {
+                let (engine, _) = pool.open(&node).await;
+                let before = (engine.space(), node.world().clock.now());
+                let writing = write_blocks(&engine, file, 0..200, 1);
+                let drives = ports(&node, &new);
+                let growing = async {
+                    let slots = engine.expand(drives, None).await.unwrap();
+                    assert_eq!(slots.len(), more);
+                    let took = node.world().clock.now().since(before.1);
+                    assert!(took < Duration::from_secs(1), "{took:?}");
+                };
+                futures_util::future::join(writing, growing).await;
+                assert!(engine.space().free_bytes > before.0.free_bytes, "the new room can be written to");
+                write_blocks(&engine, file, 100..200, 1).await;
+                engine.checkpoint().await.unwrap();
+                let used = used_extents(&engine, 12);
+                let on_new = used.iter().filter(|used| **used > 0).count();
+                assert!(on_new >= more.min(6), "new drives hold stripes at once: {used:?}");
+                assert_eq!(engine.expansions().len(), 1);
+                all_is_well(&engine, file, 200, 600).await;
+            })
+            .done();
         pool.cut_power(&node);
         pool.drives.extend(new);
         let node = pool.world.node();
-        done(pool.world.run_until(async {
-            let (engine, _) = pool.open(&node).await;
-            assert_eq!(engine.group().status().drives.len(), 12 + more);
-            assert_eq!(engine.expansions().len(), 1);
-            for lost in [3, 12] {
-                pool.drives[lost].set_gone(true);
-                engine.checkpoint().await.unwrap();
-                write_blocks(&engine, file, 0..1, 1).await;
-                engine.checkpoint().await.unwrap();
-            }
-            check_blocks(&engine, file, 0..200, 1).await;
-            check_blocks(&engine, file, 200..600, 0).await;
-        }));
+        pool.world
+            .run_until(async {
+                let (engine, _) = pool.open(&node).await;
+                assert_eq!(engine.group().status().drives.len(), 12 + more);
+                assert_eq!(engine.expansions().len(), 1);
+                for lost in [3, 12] {
+                    pool.drives[lost].set_gone(true);
+                    engine.checkpoint().await.unwrap();
+                    write_blocks(&engine, file, 0..1, 1).await;
+                    engine.checkpoint().await.unwrap();
+                }
+                check_blocks(&engine, file, 0..200, 1).await;
+                check_blocks(&engine, file, 200..600, 0).await;
+            })
+            .done();
     }
 }
 
@@ -139,23 +103,25 @@ fn a_pool_is_expanded_under_load() {
 fn space_evens_out_as_data_is_written_over() {
     let (pool, new, file) = start(7, 1_500, 12);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        let before = used_extents(&engine, 0);
-        engine.expand(ports(&node, &new), None).await.unwrap();
-        let written = engine.group().counters().stripes_written;
-        assert_eq!(used_extents(&engine, 0)[..12], before[..], "nothing moved");
-        assert_eq!(engine.group().counters().stripes_written, written);
-        for round in 1..4 {
-            write_blocks(&engine, file, 0..1_500, round).await;
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let before = used_extents(&engine, 0);
+            engine.expand(ports(&node, &new), None).await.unwrap();
+            let written = engine.group().counters().stripes_written;
+            assert_eq!(used_extents(&engine, 0)[..12], before[..], "nothing moved");
+            assert_eq!(engine.group().counters().stripes_written, written);
+            for round in 1..4 {
+                write_blocks(&engine, file, 0..1_500, round).await;
+                engine.settle().await.unwrap();
+            }
             engine.settle().await.unwrap();
-        }
-        engine.settle().await.unwrap();
-        let used = used_extents(&engine, 0);
-        let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
-        assert!(most - least <= 2, "extents per drive: {used:?}");
-        check_blocks(&engine, file, 0..1_500, 3).await;
-    }));
+            let used = used_extents(&engine, 0);
+            let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
+            assert!(most - least <= 2, "extents per drive: {used:?}");
+            check_blocks(&engine, file, 0..1_500, 3).await;
+        })
+        .done();
 }
 
 /// With one drive missing the pool grows as well; the missing one comes back and is filled.
@@ -164,29 +130,33 @@ fn a_pool_with_a_drive_missing_is_expanded() {
     let (mut pool, new, file) = start(9, 300, 3);
     pool.drives[4].set_gone(true);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        engine.expand(ports(&node, &new), None).await.unwrap();
-        write_blocks(&engine, file, 0..100, 1).await;
-        engine.settle().await.unwrap();
-        check_blocks(&engine, file, 0..100, 1).await;
-        check_blocks(&engine, file, 100..300, 0).await;
-    }));
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            engine.expand(ports(&node, &new), None).await.unwrap();
+            write_blocks(&engine, file, 0..100, 1).await;
+            engine.settle().await.unwrap();
+            check_blocks(&engine, file, 0..100, 1).await;
+            check_blocks(&engine, file, 100..300, 0).await;
+        })
+        .done();
     pool.cut_power(&node);
     pool.drives[4].set_gone(false);
     pool.drives.extend(new);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        if engine.group().status().drives[4].state == DriveState::Failed {
-            engine.rejoin_drive(node.drive(&pool.drives[4])).await.unwrap();
-            while engine.rebuild_status().is_some() {
-                world_sim::node::sleep_for(node.world().clock.as_ref(), Duration::from_millis(5)).await;
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            if engine.group().status().drives[4].state == DriveState::Failed {
+                engine.rejoin_drive(node.drive(&pool.drives[4])).await.unwrap();
+                while engine.rebuild_status().is_some() {
+                    world_sim::node::sleep_for(node.world().clock.as_ref(), Duration::from_millis(5)).await;
+                }
             }
-        }
-        assert_eq!(engine.group().status().state, GroupState::Online);
-        all_is_well(&engine, file, 100, 300).await;
-    }));
+            assert_eq!(engine.group().status().state, GroupState::Online);
+            all_is_well(&engine, file, 100, 300).await;
+        })
+        .done();
 }
 
 /// Opens the pool, and expands it while a client writes. Where the steps stand once the pool
@@ -210,7 +180,7 @@ fn an_expansion_survives_power_cuts_at_any_point() {
     let (pool, new, file) = start(1, 120, 4);
     let before = pool.world.steps();
     let (opened, end) = expand_under_load(&pool, &pool.world.node(), &new, file);
-    done(end);
+    end.done();
     let (opening, expanding) = (opened.get() - before, pool.world.steps() - opened.get());
     let mut seen = std::collections::BTreeSet::new();
     for cut in 0..=40 {
@@ -222,17 +192,19 @@ fn an_expansion_survives_power_cuts_at_any_point() {
         pool.cut_power(&node);
         pool.drives.extend(new.iter().cloned());
         let node = pool.world.node();
-        done(pool.world.run_until(async {
-            let (engine, _) = pool.open(&node).await;
-            let there = engine.group().status().drives.len() - 12;
-            seen.insert(there);
-            assert_eq!(engine.group().status().state, GroupState::Online, "cut {cut}");
-            engine.expand(ports(&node, &new[there..]), Some(6)).await.unwrap();
-            assert_eq!(engine.group().status().drives.len(), 16);
-            assert_eq!(engine.group().next_geometry().unwrap().to_string(), "6+2");
-            write_blocks(&engine, file, 0..20, 1).await;
-            all_is_well(&engine, file, 20, 120).await;
-        }));
+        pool.world
+            .run_until(async {
+                let (engine, _) = pool.open(&node).await;
+                let there = engine.group().status().drives.len() - 12;
+                seen.insert(there);
+                assert_eq!(engine.group().status().state, GroupState::Online, "cut {cut}");
+                engine.expand(ports(&node, &new[there..]), Some(6)).await.unwrap();
+                assert_eq!(engine.group().status().drives.len(), 16);
+                assert_eq!(engine.group().next_geometry().unwrap().to_string(), "6+2");
+                write_blocks(&engine, file, 0..20, 1).await;
+                all_is_well(&engine, file, 20, 120).await;
+            })
+            .done();
     }
     assert!(seen.iter().copied().eq(0..=4), "every number of drives joined at some cut: {seen:?}");
 }

@@ -10,61 +10,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::port::{Clock, Drive, DriveInfo, LocalFuture, MediaFault};
-use base::{Buf, BufMut, FileId, Nanos, WallNanos};
-use engine::store::Change;
+use base::{Buf, BufMut, FileId, Nanos};
 use engine::{Engine, Store};
-use pool::{Pool, bytes_of};
+use pool::{Pool, bytes_of, check_blocks, content_in, write_blocks};
 use raid::{DriveState, GroupState, Slot};
 use world_sim::node::sleep_for;
-use world_sim::{RunEnd, SimMedia, SimNode};
+use world_sim::{SimMedia, SimNode};
 
 const MIB: u64 = 1 << 20;
-
-fn content(file: u64, block: u64, round: u8) -> Vec<u8> {
-    let mut state = file << 32 ^ block << 8 ^ u64::from(round) ^ 0x1234_5678;
-    let word = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    };
-    std::iter::repeat_with(word).take(8192).collect()
-}
-
-async fn write_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
-    for block in blocks {
-        engine.write(file, block * 8192, &[&content(file.0, block, round)], WallNanos(2)).await.unwrap();
-    }
-}
-
-async fn check_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
-    for block in blocks {
-        let read = engine.read(file, block * 8192, 8192).await.unwrap();
-        assert!(bytes_of(&read) == content(file.0, block, round), "block {block}");
-    }
-}
 
 /// A pool of 7 drives with a file of `blocks` blocks on media, and a blank spare.
 fn start(seed: u64, blocks: u64) -> (Pool, SimMedia, FileId) {
     let pool = Pool::new(seed, 7, 24 * MIB);
     let spare = pool.world.drive_media("spare", 24 * MIB);
-    let node = pool.world.node();
-    let file = pool.world.run_until(async {
-        pool.format(&node).await;
-        let (engine, _) = pool.open(&node).await;
-        let file = engine.next_file_id();
-        engine.commit(vec![Change::CreateFile { file, at: WallNanos(1) }]).await.unwrap();
-        write_blocks(&engine, file, 0..blocks, 0).await;
-        engine.settle().await.unwrap();
-        file
-    });
-    node.kill();
-    (pool, spare, done(file))
-}
-
-fn done<T>(end: RunEnd<T>) -> T {
-    match end {
-        RunEnd::Done(value) => value,
-        _ => panic!("not done"),
-    }
+    let file = pool.format_with_file(blocks);
+    (pool, spare, file)
 }
 
 async fn until_whole(node: &SimNode, engine: &Engine) {
@@ -86,29 +46,31 @@ fn a_spare_takes_the_place_of_a_lost_drive_under_load() {
     let (mut pool, spare, file) = start(1, 600);
     pool.drives.push(spare.clone());
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        lose(&pool, &engine, 2).await;
-        let before = node.world().clock.now();
-        engine.join_drive(Slot(2), node.drive(&spare)).await.unwrap();
-        let taken = node.world().clock.now().since(before);
-        assert!(taken < Duration::from_secs(1), "{taken:?}");
-        assert!(engine.rebuild_status().is_some());
-        write_blocks(&engine, file, 0..200, 1).await;
-        until_whole(&node, &engine).await;
-        check_blocks(&engine, file, 0..200, 1).await;
-        check_blocks(&engine, file, 200..600, 0).await;
-        assert_eq!(engine.group().status().state, GroupState::Online);
-        engine.settle().await.unwrap();
-        let scrub = engine.scrub().await.unwrap();
-        assert_eq!((scrub.units_repaired, scrub.units_absent, scrub.stripes_lost), (0, 0, 0), "all is there");
-        // And it counts: two more may go.
-        lose(&pool, &engine, 0).await;
-        lose(&pool, &engine, 5).await;
-        check_blocks(&engine, file, 0..200, 1).await;
-        check_blocks(&engine, file, 200..600, 0).await;
-        assert!(engine.audit(true).await.unwrap().findings.is_empty());
-    }));
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            lose(&pool, &engine, 2).await;
+            let before = node.world().clock.now();
+            engine.join_drive(Slot(2), node.drive(&spare)).await.unwrap();
+            let taken = node.world().clock.now().since(before);
+            assert!(taken < Duration::from_secs(1), "{taken:?}");
+            assert!(engine.rebuild_status().is_some());
+            write_blocks(&engine, file, 0..200, 1).await;
+            until_whole(&node, &engine).await;
+            check_blocks(&engine, file, 0..200, 1).await;
+            check_blocks(&engine, file, 200..600, 0).await;
+            assert_eq!(engine.group().status().state, GroupState::Online);
+            engine.settle().await.unwrap();
+            let scrub = engine.scrub().await.unwrap();
+            assert_eq!((scrub.units_repaired, scrub.units_absent, scrub.stripes_lost), (0, 0, 0), "all is there");
+            // And it counts: two more may go.
+            lose(&pool, &engine, 0).await;
+            lose(&pool, &engine, 5).await;
+            check_blocks(&engine, file, 0..200, 1).await;
+            check_blocks(&engine, file, 200..600, 0).await;
+            assert!(engine.audit(true).await.unwrap().findings.is_empty());
+        })
+        .done();
 }
 
 /// Power goes at many points of a rebuild: it is taken up again and ends.
@@ -131,26 +93,28 @@ fn a_rebuild_survives_power_cuts_at_any_point() {
         pool.world.crash_never();
         pool.cut_power(&node);
         let node = pool.world.node();
-        done(pool.world.run_until(async {
-            let (engine, _) = pool.open(&node).await;
-            if engine.group().status().drives[4].state == DriveState::Missing {
-                engine.checkpoint().await.unwrap();
-                let drives = engine.group().status().drives;
-                if drives[4].state == DriveState::Missing {
-                    write_blocks(&engine, file, 0..50, 0).await;
-                    engine.settle().await.unwrap();
+        pool.world
+            .run_until(async {
+                let (engine, _) = pool.open(&node).await;
+                if engine.group().status().drives[4].state == DriveState::Missing {
+                    engine.checkpoint().await.unwrap();
+                    let drives = engine.group().status().drives;
+                    if drives[4].state == DriveState::Missing {
+                        write_blocks(&engine, file, 0..50, 0).await;
+                        engine.settle().await.unwrap();
+                    }
                 }
-            }
-            if engine.group().status().drives[4].state == DriveState::Failed {
-                engine.join_drive(Slot(4), node.drive(&spare)).await.unwrap();
-            }
-            until_whole(&node, &engine).await;
-            assert_eq!(engine.group().status().state, GroupState::Online, "cut after {crash_after}");
-            engine.settle().await.unwrap();
-            let scrub = engine.scrub().await.unwrap();
-            assert_eq!((scrub.units_absent, scrub.units_repaired, scrub.stripes_lost), (0, 0, 0), "{crash_after}");
-            check_blocks(&engine, file, 0..400, 0).await;
-        }));
+                if engine.group().status().drives[4].state == DriveState::Failed {
+                    engine.join_drive(Slot(4), node.drive(&spare)).await.unwrap();
+                }
+                until_whole(&node, &engine).await;
+                assert_eq!(engine.group().status().state, GroupState::Online, "cut after {crash_after}");
+                engine.settle().await.unwrap();
+                let scrub = engine.scrub().await.unwrap();
+                assert_eq!((scrub.units_absent, scrub.units_repaired, scrub.stripes_lost), (0, 0, 0), "{crash_after}");
+                check_blocks(&engine, file, 0..400, 0).await;
+            })
+            .done();
     }
 }
 
@@ -159,27 +123,29 @@ fn a_rebuild_survives_power_cuts_at_any_point() {
 fn a_drive_pushed_back_gets_only_what_it_missed() {
     let (pool, _, file) = start(3, 600);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        engine.checkpoint().await.unwrap();
-        let stripes = engine.group().counters().stripes_written;
-        lose(&pool, &engine, 6).await;
-        write_blocks(&engine, file, 0..60, 1).await;
-        engine.settle().await.unwrap();
-        pool.drives[6].set_gone(false);
-        let slot = engine.rejoin_drive(node.drive(&pool.drives[6])).await.unwrap();
-        assert_eq!(slot, Slot(6));
-        until_whole(&node, &engine).await;
-        let missed = engine.group().counters().stripes_written - stripes;
-        let redone = engine.group().counters().stripes_rebuilt;
-        assert!(redone <= missed, "{redone} stripes redone, {missed} were written");
-        assert_eq!(engine.group().status().state, GroupState::Online);
-        engine.settle().await.unwrap();
-        let scrub = engine.scrub().await.unwrap();
-        assert_eq!((scrub.units_absent, scrub.units_repaired, scrub.stripes_lost), (0, 0, 0));
-        check_blocks(&engine, file, 0..60, 1).await;
-        check_blocks(&engine, file, 60..600, 0).await;
-    }));
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            engine.checkpoint().await.unwrap();
+            let stripes = engine.group().counters().stripes_written;
+            lose(&pool, &engine, 6).await;
+            write_blocks(&engine, file, 0..60, 1).await;
+            engine.settle().await.unwrap();
+            pool.drives[6].set_gone(false);
+            let slot = engine.rejoin_drive(node.drive(&pool.drives[6])).await.unwrap();
+            assert_eq!(slot, Slot(6));
+            until_whole(&node, &engine).await;
+            let missed = engine.group().counters().stripes_written - stripes;
+            let redone = engine.group().counters().stripes_rebuilt;
+            assert!(redone <= missed, "{redone} stripes redone, {missed} were written");
+            assert_eq!(engine.group().status().state, GroupState::Online);
+            engine.settle().await.unwrap();
+            let scrub = engine.scrub().await.unwrap();
+            assert_eq!((scrub.units_absent, scrub.units_repaired, scrub.stripes_lost), (0, 0, 0));
+            check_blocks(&engine, file, 0..60, 1).await;
+            check_blocks(&engine, file, 60..600, 0).await;
+        })
+        .done();
 }
 
 /// A drive with one arm: what it is asked for takes its time, one after the other.
@@ -232,20 +198,22 @@ impl Drive for Throttled {
 fn rebuild_throttled(blocks: u64) -> (f64, u64, u64) {
     let (pool, spare, _) = start(11, blocks);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let drives: Vec<_> = pool.drives.iter().map(|media| Throttled::new(&node, media, 20_000_000)).collect();
-        let ports = drives.iter().map(|drive| drive.clone() as Rc<dyn Drive>).collect();
-        let group = raid::Group::open(ports, None, node.world()).await.unwrap();
-        let legs = pool.legs.iter().map(|media| node.leg(media)).collect();
-        let (engine, _) = Engine::open(group, legs, node.world(), pool.options.clone()).await.unwrap();
-        lose(&pool, &engine, 3).await;
-        let target = Throttled::new(&node, &spare, 10_000_000);
-        engine.join_drive(Slot(3), target.clone()).await.unwrap();
-        let (begun, before) = (node.world().clock.now(), target.moved_bytes.get());
-        until_whole(&node, &engine).await;
-        let seconds = node.world().clock.now().since(begun).as_secs_f64();
-        (seconds, target.moved_bytes.get() - before, engine.group().counters().units_rebuilt)
-    }))
+    pool.world
+        .run_until(async {
+            let drives: Vec<_> = pool.drives.iter().map(|media| Throttled::new(&node, media, 20_000_000)).collect();
+            let ports = drives.iter().map(|drive| drive.clone() as Rc<dyn Drive>).collect();
+            let group = raid::Group::open(ports, None, node.world()).await.unwrap();
+            let legs = pool.legs.iter().map(|media| node.leg(media)).collect();
+            let (engine, _) = Engine::open(group, legs, node.world(), pool.options.clone()).await.unwrap();
+            lose(&pool, &engine, 3).await;
+            let target = Throttled::new(&node, &spare, 10_000_000);
+            engine.join_drive(Slot(3), target.clone()).await.unwrap();
+            let (begun, before) = (node.world().clock.now(), target.moved_bytes.get());
+            until_whole(&node, &engine).await;
+            let seconds = node.world().clock.now().since(begun).as_secs_f64();
+            (seconds, target.moved_bytes.get() - before, engine.group().counters().units_rebuilt)
+        })
+        .done()
 }
 
 /// Decides R-REB-07: what a rebuild takes follows what was written, and it keeps the slowest
@@ -277,44 +245,46 @@ fn a_third_loss_goes_on_and_lists_what_is_lost() {
     pool.options.cached_pages = 4096;
     pool.drives.extend([spare.clone(), second.clone()]);
     let node = pool.world.node();
-    done(pool.world.run_until(async {
-        let (engine, _) = pool.open(&node).await;
-        engine.audit(false).await.unwrap();
-        lose(&pool, &engine, 0).await;
-        engine.join_drive(Slot(0), node.drive(&spare)).await.unwrap();
-        lose(&pool, &engine, 1).await;
-        engine.join_drive(Slot(1), node.drive(&second)).await.unwrap();
-        while engine.group().counters().stripes_rebuilt < 20 {
-            sleep_for(node.world().clock.as_ref(), Duration::from_micros(50)).await;
-        }
-        pool.drives[2].set_gone(true);
-        until_whole(&node, &engine).await;
-        assert!(!engine.status().stopped, "{:?}", engine.take_events());
-        let stripes = engine.take_lost_stripes();
-        assert!(!stripes.is_empty(), "the third went before the pass was through");
-        let listed = engine.lost_ranges(&stripes.into_iter().collect()).await.unwrap();
-        let lost = |block: u64| {
-            listed
-                .iter()
-                .any(|range| (range.offset_bytes..range.offset_bytes + range.len_bytes).contains(&(block * 8192)))
-        };
-        let mut lost_blocks = 0;
-        for block in 0..900 {
-            match engine.read(file, block * 8192, 8192).await {
-                Ok(read) => {
-                    assert!(bytes_of(&read) == content(file.0, block, 0), "block {block}");
-                    assert!(!lost(block), "block {block} is listed and can be read");
-                }
-                Err(refusal) => {
-                    assert!(lost(block), "block {block} is not listed: {refusal}");
-                    lost_blocks += 1;
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            engine.audit(false).await.unwrap();
+            lose(&pool, &engine, 0).await;
+            engine.join_drive(Slot(0), node.drive(&spare)).await.unwrap();
+            lose(&pool, &engine, 1).await;
+            engine.join_drive(Slot(1), node.drive(&second)).await.unwrap();
+            while engine.group().counters().stripes_rebuilt < 20 {
+                sleep_for(node.world().clock.as_ref(), Duration::from_micros(50)).await;
+            }
+            pool.drives[2].set_gone(true);
+            until_whole(&node, &engine).await;
+            assert!(!engine.status().stopped, "{:?}", engine.take_events());
+            let stripes = engine.take_lost_stripes();
+            assert!(!stripes.is_empty(), "the third went before the pass was through");
+            let listed = engine.lost_ranges(&stripes.into_iter().collect()).await.unwrap();
+            let lost = |block: u64| {
+                listed
+                    .iter()
+                    .any(|range| (range.offset_bytes..range.offset_bytes + range.len_bytes).contains(&(block * 8192)))
+            };
+            let mut lost_blocks = 0;
+            for block in 0..900 {
+                match engine.read(file, block * 8192, 8192).await {
+                    Ok(read) => {
+                        assert!(bytes_of(&read) == content_in(file, block, 0), "block {block}");
+                        assert!(!lost(block), "block {block} is listed and can be read");
+                    }
+                    Err(refusal) => {
+                        assert!(lost(block), "block {block} is not listed: {refusal}");
+                        lost_blocks += 1;
+                    }
                 }
             }
-        }
-        assert!(lost_blocks > 0 && lost_blocks < 900, "{lost_blocks}");
-        // And the pool goes on.
-        write_blocks(&engine, file, 0..900, 1).await;
-        engine.settle().await.unwrap();
-        check_blocks(&engine, file, 0..900, 1).await;
-    }));
+            assert!(lost_blocks > 0 && lost_blocks < 900, "{lost_blocks}");
+            // And the pool goes on.
+            write_blocks(&engine, file, 0..900, 1).await;
+            engine.settle().await.unwrap();
+            check_blocks(&engine, file, 0..900, 1).await;
+        })
+        .done();
 }

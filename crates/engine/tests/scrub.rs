@@ -7,10 +7,9 @@ mod pool;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{FileId, WallNanos};
-use engine::store::Change;
-use engine::{Engine, Event, ScrubPolicy, Store};
-use pool::{Pool, bytes_of};
+use base::FileId;
+use engine::{Event, ScrubPolicy, Store};
+use pool::{Pool, bytes_of, content_in, write_blocks};
 use raid::StripeId;
 use raid::unit::UnitHeader;
 use world_sim::node::sleep_for;
@@ -22,38 +21,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const FAST: ScrubPolicy =
     ScrubPolicy { full_pass: Duration::from_secs(60), interval_min: Duration::from_millis(5), read_back_after: None };
 
-fn content(block: u64, round: u8) -> Vec<u8> {
-    let mut state = block << 8 ^ u64::from(round) ^ 0x77;
-    let word = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    };
-    std::iter::repeat_with(word).take(8192).collect()
-}
-
-async fn write_blocks(engine: &Engine, file: FileId, blocks: std::ops::Range<u64>, round: u8) {
-    for block in blocks {
-        engine.write(file, block * 8192, &[&content(block, round)], WallNanos(2)).await.unwrap();
-    }
-}
-
 /// A pool with a file of `blocks` blocks on media, closed again.
 fn start(seed: u64, policy: ScrubPolicy, blocks: u64) -> (Pool, FileId) {
     let mut pool = Pool::new(seed, 6, 24 * MIB);
-    let node = pool.world.node();
-    let file = pool
-        .world
-        .run_until(async {
-            pool.format(&node).await;
-            let (engine, _) = pool.open(&node).await;
-            let file = engine.next_file_id();
-            engine.commit(vec![Change::CreateFile { file, at: WallNanos(1) }]).await.unwrap();
-            write_blocks(&engine, file, 0..blocks, 0).await;
-            engine.settle().await.unwrap();
-            file
-        })
-        .done();
-    node.kill();
+    let file = pool.format_with_file(blocks);
     pool.options.scrub = policy;
     (pool, file)
 }
@@ -205,7 +176,7 @@ fn what_is_written_is_read_back_soon() {
             assert_eq!(counters.objects_read, before.objects_read, "before any client read");
             for block in 0..100 {
                 let read = engine.read(file, block * 8192, 8192).await.unwrap();
-                assert!(bytes_of(&read) == content(block, 1));
+                assert!(bytes_of(&read) == content_in(file, block, 1));
             }
         })
         .done();

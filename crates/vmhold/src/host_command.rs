@@ -2,20 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use control::{Document, Exit, Problem, codes};
 use host::{HostConfig, HostReady};
-use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Global, HostAction, HostCommand, HostServe};
+use crate::daemon::{Ending, tell_ready, tell_stopping};
 use crate::log_lines;
 use crate::place::{unusable, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
-use crate::signals::first_signal;
 
 /// What an agent tells when every door is open, and writes to `host.json` in its folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,25 +60,17 @@ fn serve(serve: &HostServe, global: &Global, say: &Say) -> Result<Exit, Problem>
         metrics: serve.metrics,
     };
     log_lines::start(&config.name);
-    let serving = Arc::new(AtomicBool::new(false));
-    let seen = serving.clone();
-    let signalled = first_signal(move || {
-        if !seen.load(Ordering::Acquire) {
-            std::process::exit(Exit::Interrupted.number().into());
-        }
-    });
-    let signalled =
-        signalled.map_err(|error| Problem::new(&codes::BUG, "signals cannot be caught").why(error.to_string()))?;
+    let ending = Ending::catch()?;
+    let doors_open = ending.doors_open();
     let file = dir.join("host.json");
     let announced = (file.clone(), *say);
     let announce = move |ready: &HostReady| {
-        serving.store(true, Ordering::Release);
+        doors_open();
         tell(ready, announced.0, announced.1);
     };
     let stop = async move {
-        // Either a signal came or its thread is gone: both mean the end.
-        let _ = signalled.await;
-        tracing::info!("stopping");
+        ending.signalled().await;
+        tell_stopping();
     };
     let served = host::serve(config, announce, stop);
     let _ = std::fs::remove_file(&file);
@@ -132,7 +121,5 @@ fn tell(ready: &HostReady, file: PathBuf, say: Say) {
             said.ready.api_socket.parent().unwrap_or(said.ready.api_socket.as_path()).display()
         )
     });
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(&NotifyState::Ready)) {
-        tracing::warn!(%error, "the service manager did not take the state");
-    }
+    tell_ready();
 }

@@ -24,6 +24,7 @@ mod accel_command;
 mod appliance;
 mod cli;
 mod consent;
+mod daemon;
 mod datastore_command;
 mod events_command;
 mod host_command;

@@ -3,20 +3,17 @@
 use std::fs::File;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use control::{Exit, Problem, codes};
 use node::StoreConfig;
-use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use crate::cli::{Global, ServeCommand};
+use crate::daemon::{Ending, tell_ready, tell_stopping};
 use crate::log_lines;
 use crate::place::{Announcement, lock, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
-use crate::signals::first_signal;
 
 /// What a starter says on standard input when the server shall outlive it.
 pub const DETACH: &str = "detach";
@@ -36,15 +33,15 @@ pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, P
     }
     log_lines::start(&config.site);
     let ready_file = path.with_file_name("ready.json");
-    let serving = Arc::new(AtomicBool::new(false));
-    let signalled = caught(serving.clone())?;
+    let ending = Ending::catch()?;
+    let doors_open = ending.doors_open();
     let state = std::path::absolute(&config.state).unwrap_or_else(|_| config.state.clone());
     let tell = announcer(ready_file.clone(), state, *say);
     let announce = move |ready: &node::Ready| {
-        serving.store(true, Ordering::Release);
+        doors_open();
         tell(ready);
     };
-    let served = node::serve(config, announce, told_to_stop(signalled, command.until_eof));
+    let served = node::serve(config, announce, told_to_stop(ending, command.until_eof));
     // Gone already if another has cleaned up; then there is nothing left to do.
     let _ = std::fs::remove_file(&ready_file);
     served.inspect_err(|problem| tracing::error!(code = %problem.code(), "{}", problem.what()))?;
@@ -65,7 +62,7 @@ fn announcer(file: PathBuf, state: PathBuf, say: Say) -> impl FnOnce(&node::Read
         }
         tracing::info!(code = "VH8041", nfs = %ready.nfs, mount = %ready.mount, api = %ready.api, "serving");
         say.document(announcement, served);
-        notify(&NotifyState::Ready);
+        tell_ready();
     }
 }
 
@@ -74,19 +71,8 @@ fn served(said: &Announcement) -> String {
     format!("serving NFS at {}, API and web UI at https://{}\n{fingerprint}", said.ready.nfs, said.ready.api)
 }
 
-/// Catches signals. Before the doors are open there is nothing to bring to an end: all
-/// that was acknowledged is in the journal.
-fn caught(serving: Arc<AtomicBool>) -> Result<oneshot::Receiver<()>, Problem> {
-    let seen = move || {
-        if !serving.load(Ordering::Acquire) {
-            std::process::exit(Exit::Interrupted.number().into());
-        }
-    };
-    first_signal(seen).map_err(|error| Problem::new(&codes::BUG, "signals cannot be caught").why(error.to_string()))
-}
-
 /// Completes when this process shall stop.
-async fn told_to_stop(signalled: oneshot::Receiver<()>, until_eof: bool) {
+async fn told_to_stop(ending: Ending, until_eof: bool) {
     let (tell, told) = oneshot::channel();
     if until_eof {
         std::thread::spawn(move || starter_is_gone(tell));
@@ -98,11 +84,10 @@ async fn told_to_stop(signalled: oneshot::Receiver<()>, until_eof: bool) {
         }
     };
     tokio::select! {
-        _ = signalled => {}
+        () = ending.signalled() => {}
         () = orphaned => {}
     }
-    tracing::info!("stopping");
-    notify(&NotifyState::Stopping);
+    tell_stopping();
 }
 
 /// Reads standard input to its end; tells unless it said [`DETACH`].
@@ -113,12 +98,6 @@ fn starter_is_gone(tell: oneshot::Sender<()>) {
     if line.trim() != DETACH {
         // Nobody listens when the server stops already.
         let _ = tell.send(());
-    }
-}
-
-fn notify(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "the service manager did not take the state");
     }
 }
 

@@ -1,13 +1,10 @@
 //! `witness`: the third place of a replicated datastore, served, asked, and told which sites
 //! may ask it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use control::plan::Plan;
 use control::{Document, Exit, Problem, codes};
-use sd_notify::NotifyState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use witness_serve::client::WitnessClient;
@@ -18,10 +15,10 @@ use witness_serve::{Question, WitnessConfig, WitnessReady};
 
 use crate::cli::{Global, WitnessAction, WitnessCommand, WitnessServe};
 use crate::consent::confirmed;
+use crate::daemon::{Ending, tell_ready, tell_stopping};
 use crate::log_lines;
 use crate::process::ProcessId;
 use crate::say::{Say, width};
-use crate::signals::first_signal;
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -82,25 +79,16 @@ pub fn run(command: &WitnessCommand, global: &Global, say: &Say) -> Result<Exit,
 fn serve(serve: &WitnessServe, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let config = WitnessConfig { dir: global.dir.clone(), listen: serve.listen, advertise: serve.advertise.clone() };
     log_lines::start("witness");
-    let serving = Arc::new(AtomicBool::new(false));
-    let seen = serving.clone();
-    let signalled = first_signal(move || {
-        if !seen.load(Ordering::Acquire) {
-            std::process::exit(Exit::Interrupted.number().into());
-        }
-    });
-    let signalled =
-        signalled.map_err(|error| Problem::new(&codes::BUG, "signals cannot be caught").why(error.to_string()))?;
+    let ending = Ending::catch()?;
+    let doors_open = ending.doors_open();
     let say = *say;
     let announce = move |ready: &WitnessReady| {
-        serving.store(true, Ordering::Release);
+        doors_open();
         tell(ready, say);
     };
     let stop = async move {
-        // Either a signal came or its thread is gone: both mean the end.
-        let _ = signalled.await;
-        tracing::info!("stopping");
-        notify(&NotifyState::Stopping);
+        ending.signalled().await;
+        tell_stopping();
     };
     let served = witness_serve::serve(config, announce, stop);
     served.inspect_err(|problem| tracing::error!(code = %problem.code(), "{}", problem.what()))?;
@@ -116,13 +104,7 @@ fn tell(ready: &WitnessReady, say: Say) {
         }),
         None => tracing::error!("this system has no /proc; the process cannot be named"),
     }
-    notify(&NotifyState::Ready);
-}
-
-fn notify(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "the service manager did not take the state");
-    }
+    tell_ready();
 }
 
 fn remove(site: &str, global: &Global, say: &Say) -> Result<Exit, Problem> {

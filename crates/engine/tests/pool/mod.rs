@@ -1,10 +1,12 @@
 //! A small simulated pool to run the engine on.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::ops::Range;
 use std::time::Duration;
 
-use engine::store::{Piece, ReadOut};
-use engine::{Engine, OpenFault, Opened, Options};
+use base::{FileId, WallNanos};
+use engine::store::{Change, Piece, ReadOut};
+use engine::{Engine, OpenFault, Opened, Options, Store};
 use raid::{Group, GroupOptions};
 use world_sim::{SimMedia, SimNode, SimWorld};
 
@@ -52,6 +54,24 @@ impl Pool {
         Engine::open(group, legs, node.world(), self.options.clone()).await
     }
 
+    /// Makes it, with a file of `blocks` blocks of round 0 on media, and leaves it closed.
+    pub fn format_with_file(&self, blocks: u64) -> FileId {
+        let node = self.world.node();
+        let filling = async {
+            self.format(&node).await;
+            let (engine, _) = self.open(&node).await;
+            let file = engine.next_file_id();
+            let create = Change::CreateFile { file, at: WallNanos(1) };
+            engine.commit(vec![create]).await.expect("an empty pool has room");
+            write_blocks(&engine, file, 0..blocks, 0).await;
+            engine.settle().await.expect("nothing was broken yet");
+            file
+        };
+        let file = self.world.run_until(filling).done();
+        node.kill();
+        file
+    }
+
     /// Ends the node's life; what is not durable may be lost.
     pub fn cut_power(&self, node: &SimNode) {
         node.kill();
@@ -68,4 +88,30 @@ pub fn bytes_of(read: &ReadOut) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// What a block of a file holds after it was written in a round; no two are alike.
+pub fn content_in(file: FileId, block: u64, round: u8) -> Vec<u8> {
+    let mut state = file.0 << 32 ^ block << 8 ^ u64::from(round) ^ 0x1234_5678;
+    let word = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(word).take(8192).collect()
+}
+
+/// Writes blocks of a file for a round.
+pub async fn write_blocks(engine: &Engine, file: FileId, blocks: Range<u64>, round: u8) {
+    for block in blocks {
+        let content = content_in(file, block, round);
+        engine.write(file, block * 8192, &[&content], WallNanos(2)).await.expect("the write is taken");
+    }
+}
+
+/// Blocks of a file are as they were written in a round.
+pub async fn check_blocks(engine: &Engine, file: FileId, blocks: Range<u64>, round: u8) {
+    for block in blocks {
+        let read = engine.read(file, block * 8192, 8192).await.expect("the block is read");
+        assert!(bytes_of(&read) == content_in(file, block, round), "block {block} of round {round}");
+    }
 }
