@@ -63,7 +63,7 @@ impl Expansions {
         self.wants_data.get()
     }
 
-    /// A segment was opened.
+    /// A segment was opened, or none can be: nothing more is done in a hurry.
     pub fn segment_opened(&self) {
         self.wants_data.set(false);
     }

@@ -337,6 +337,7 @@ impl Inner {
                     self.state.borrow_mut().stripes.add_segment(segment, self.group.rows_per_segment());
                 }
                 Err(_) => {
+                    self.expansions.segment_opened();
                     let mut state = self.state.borrow_mut();
                     let generation = state.next_generation();
                     let stripe = state.stripes.take(generation, true).ok_or(StoreRefusal::NoSpace)?;

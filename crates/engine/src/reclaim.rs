@@ -9,7 +9,7 @@
 //! brought together with the next one of its map (see `layers`); what was cut off a layer
 //! becomes holes.
 
-use base::{FileId, Osn};
+use base::{FileId, ObjectId, Osn};
 
 use crate::inner::Inner;
 use crate::layers::{Layer, Trim, Trims, Viewer};
@@ -305,6 +305,9 @@ impl State {
         }
         for (id, mapping) in entries {
             self.remove_entry(*id);
+            // An older entry may stand behind this one in the log, told again while a snapshot
+            // saw it: the log, too, says that nothing is here.
+            self.delta.mapping(*id, Osn(0), ObjectId(0));
             mapping.iter().for_each(|mapping| self.release(*mapping));
         }
         self.changed |= !entries.is_empty();

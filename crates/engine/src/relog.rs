@@ -38,6 +38,9 @@ pub struct Reader {
     /// Entries of the oldest object that are done, and blocks of the next.
     entry: usize,
     block: u64,
+    /// An object that could not be gone through, as a page that says what holds is lost. It is
+    /// not tried again before there is no room for more.
+    waits_for: Option<Place>,
 }
 
 impl Reader {
@@ -59,6 +62,11 @@ impl Inner {
     /// Goes through the oldest delta objects if there are too many.
     pub async fn shorten_log(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         let most = self.options.deltas_max;
+        if mover.deltas.len() < most
+            && (self.is_short_of_stripes() || mover.log.waits_for == mover.deltas.first().copied())
+        {
+            return Ok(());
+        }
         let surplus = mover.deltas.len().saturating_sub(mover.log.limit);
         // More than needed, so that small ones become large ones.
         let count = (surplus * 2).min(OBJECTS_PER_CHECKPOINT).min(mover.deltas.len());
@@ -69,8 +77,15 @@ impl Inner {
         for done in 0..count {
             let place = mover.deltas[0];
             gone_through += place.stored_bytes as usize;
-            if !self.tell_again(place, &mut mover.log, &mut pass).await? {
-                break;
+            match self.tell_again(place, &mut mover.log, &mut pass).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // A lost page says nothing of what holds: the entries stay for the scan.
+                Err(StoreRefusal::Unreadable { .. }) => {
+                    mover.log.waits_for = Some(place);
+                    break;
+                }
+                Err(refusal) => return Err(refusal),
             }
             mover.deltas.remove(0);
             self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());
@@ -84,6 +99,12 @@ impl Inner {
         }
         mover.root.log_is_whole &= pass.let_go_bytes == 0 && !pass.is_unknown;
         Ok(())
+    }
+
+    /// Whether a checkpoint had better take no stripe that it can do without.
+    fn is_short_of_stripes(&self) -> bool {
+        let free = self.group.space().stripes_free + self.state.borrow().stripes.free_count() as u64;
+        free <= self.stripes_kept_from_intake()
     }
 
     /// Logs again what still holds of the object at `place`, from where `reader` is. False: there is

@@ -17,7 +17,7 @@ use engine::store::{Change, StoreRefusal, Table};
 use engine::{Engine, Salvage, SalvageReport, Store};
 use known::Known;
 use media::{Unit, objects, units};
-use pool::{Pool, bytes_of};
+use pool::{Pool, bytes_of, check_blocks, write_blocks};
 use raid::{Group, StripeId};
 use world_sim::{Rng, SimMedia, SimNode};
 
@@ -419,4 +419,117 @@ fn power_may_go_at_any_step() {
         at += (steps / 60).max(1);
     }
     println!("{cuts} cuts in {steps} steps");
+}
+
+/// A file of `blocks` blocks of round 0.
+async fn file_of(engine: &Engine, blocks: u64) -> FileId {
+    let file = engine.next_file_id();
+    engine.commit(vec![Change::CreateFile { file, at: WallNanos(1) }]).await.unwrap();
+    write_blocks(engine, file, 0..blocks, 0).await;
+    file
+}
+
+/// Checkpoints with a little in each, so that the log is gone through.
+async fn go_through_the_log(engine: &Engine, busy: FileId, checkpoints: std::ops::Range<u64>) {
+    for number in checkpoints {
+        write_blocks(engine, busy, number % 8..number % 8 + 1, number as u8).await;
+        engine.checkpoint().await.unwrap();
+    }
+}
+
+/// The last snapshot that saw a block goes between two passes over the log: the block stays the
+/// hole it is, though the log had told of its content again after the hole.
+#[test]
+fn what_only_a_deleted_snapshot_saw_does_not_come_back() {
+    for (early, late) in (4..16).flat_map(|early| [0, 5].map(|late| (early, late))) {
+        let mut pool = Pool::new(90, 6, 24 << 20);
+        (pool.options.deltas_kept, pool.options.checkpoint_every) = (2, Duration::from_secs(3600));
+        let node = pool.world.node();
+        let work = async {
+            pool.format(&node).await;
+            let (engine, _) = pool.open(&node).await;
+            let (file, busy) = (file_of(&engine, 3).await, file_of(&engine, 8).await);
+            engine.checkpoint().await.unwrap();
+            let snapshot = engine.next_file_id();
+            engine.commit(vec![Change::Snapshot { file, snapshot }]).await.unwrap();
+            // What is told and the hole lie far enough apart for a pass to end between them.
+            go_through_the_log(&engine, busy, 100..110).await;
+            engine.write(file, 8192, &[&[0; 8192]], WallNanos(3)).await.unwrap();
+            engine.checkpoint().await.unwrap();
+            go_through_the_log(&engine, busy, 0..early).await;
+            engine.commit(vec![Change::DropFile { file: snapshot }]).await.unwrap();
+            engine.settle().await.unwrap();
+            go_through_the_log(&engine, busy, early..early + late).await;
+            file
+        };
+        let file = pool.world.run_until(work).done();
+        pool.cut_power(&node);
+        let story = Story { pool, model: MemoryStore::default(), known: Known::default() };
+        let log: BTreeSet<StripeId> = story.stripes_of(|kind, _| kind == ObjectKind::Delta).into_iter().collect();
+        let pages: BTreeSet<StripeId> = story.stripes_of(|kind, _| kind == ObjectKind::Page).into_iter().collect();
+        let all = units(&story.pool);
+        destroy(
+            &story.pool,
+            all.iter().filter(|unit| pages.difference(&log).any(|stripe| *stripe == unit.header.stripe)),
+        );
+        let node = story.pool.world.node();
+        let mended = async {
+            story.salvage(&node).await;
+            let (engine, _) = story.pool.open(&node).await;
+            let hole = engine.read(file, 8192, 8192).await.map(|read| bytes_of(&read));
+            assert!(
+                hole.is_ok_and(|hole| hole == [0; 8192]),
+                "{early} checkpoints before the snapshot went, {late} after"
+            );
+            check_blocks(&engine, file, 0..1, 0).await;
+            check_blocks(&engine, file, 2..3, 0).await;
+        };
+        story.pool.world.run_until(mended).done();
+    }
+}
+
+/// A page that nobody reads is lost, and the log is gone through where that page would say what
+/// still holds: the store goes on with everything else.
+#[test]
+fn a_lost_page_does_not_stop_a_store_that_goes_through_its_log() {
+    const BLOCKS_TREE: u64 = 2;
+    let mut pool = Pool::new(91, 6, 48 << 20);
+    (pool.options.deltas_kept, pool.options.checkpoint_every) = (1, Duration::from_secs(3600));
+    let node = pool.world.node();
+    let work = async {
+        pool.format(&node).await;
+        let (engine, _) = pool.open(&node).await;
+        let (cold, busy) = (file_of(&engine, 400).await, file_of(&engine, 8).await);
+        engine.checkpoint().await.unwrap();
+        (cold, busy, engine.counters().checkpoints)
+    };
+    let (cold, busy, _) = pool.world.run_until(work).done();
+    let first: Vec<(StripeId, u64)> = {
+        let leaves = objects(&pool).into_iter();
+        let leaves = leaves
+            .filter(|object| (object.descriptor.kind, object.descriptor.owner) == (ObjectKind::Page, BLOCKS_TREE));
+        leaves.map(|object| (object.unit.header.stripe, object.unit.header.generation)).collect()
+    };
+    pool.cut_power(&node);
+    let node = pool.world.node();
+    let work = async {
+        let (engine, _) = pool.open(&node).await;
+        // Trees grow by leaves, so that all above the cold ones is written again.
+        write_blocks(&engine, busy, 8..400, 0).await;
+        go_through_the_log(&engine, busy, 0..16).await;
+    };
+    pool.world.run_until(work).done();
+    pool.cut_power(&node);
+    let all = units(&pool);
+    destroy(&pool, all.iter().filter(|unit| first.contains(&(unit.header.stripe, unit.header.generation))));
+    let node = pool.world.node();
+    let work = async {
+        let (engine, _) = pool.open(&node).await;
+        go_through_the_log(&engine, busy, 16..80).await;
+        assert!(!engine.status().stopped);
+        check_blocks(&engine, busy, 7..8, 79).await;
+        let refused = engine.read(cold, 0, 8192).await;
+        assert!(matches!(refused, Err(StoreRefusal::Unreadable { .. })), "the page was lost");
+    };
+    pool.world.run_until(work).done();
 }

@@ -132,7 +132,7 @@ impl Salvage {
         needed.extend(root.usage.iter().chain(&root.deltas).map(|place| place.stripe));
         let report = SalvageReport {
             stripes: survey.stripes,
-            stripes_lost: survey.unproven.len() as u64,
+            stripes_lost: (survey.unproven.len() as u64).saturating_sub(survey.blank),
             objects: survey.objects.len() as u64,
             pages_lost: leaves.lost.len() as u64,
             stripe_table_read,

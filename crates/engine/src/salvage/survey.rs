@@ -52,6 +52,8 @@ pub struct Survey {
     pub unproven: BTreeMap<StripeId, u64>,
     /// Stripes looked at.
     pub stripes: u64,
+    /// Of those that are not proven, how many hold nothing at all: never written.
+    pub blank: u64,
 }
 
 impl Survey {
@@ -73,6 +75,10 @@ impl Survey {
         let survivors = group.survivors(stripe).await;
         if let Some(generation) = survivors.proven {
             self.proven.insert(stripe, generation);
+        }
+        let is_blank = |unit: &Survivor| unit.generation.is_none() && unit.payload.iter().all(|byte| *byte == 0);
+        if survivors.proven.is_none() && !survivors.units.is_empty() && survivors.units.iter().all(is_blank) {
+            self.blank += 1;
         }
         for unit in &survivors.units {
             let start_bytes = u32::from(unit.role) * group.unit_payload_bytes();
