@@ -35,8 +35,16 @@ impl Document for Announcement {
 }
 
 /// Names of files that belong to a store and not to its user.
-pub const OWN_FILES: [&str; 7] =
-    ["vmhold.toml", "manifest.json", "ready.json", "ready.json.new", "server.json", "server.log", "acknowledged.log"];
+pub const OWN_FILES: [&str; 8] = [
+    "vmhold.toml",
+    "vmhold.lock",
+    "manifest.json",
+    "ready.json",
+    "ready.json.new",
+    "server.json",
+    "server.log",
+    "acknowledged.log",
+];
 
 impl Place {
     /// The folder `dir`, as an absolute path.
@@ -104,9 +112,12 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Problem> {
 }
 
 /// The lock that makes a process the only one that serves a configuration. Held as long
-/// as the file is open; a process that dies gives it up.
+/// as the file is open; a process that dies gives it up. It is on a file beside the
+/// configuration, which itself is replaced when drives join.
 pub fn lock(config: &Path) -> Result<File, Problem> {
-    let file = File::open(config).map_err(|error| unusable(config, &error))?;
+    let beside = config.with_extension("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    let file = file.map_err(|error| unusable(&beside, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
