@@ -55,7 +55,8 @@ impl Shard {
         let (joined, refused) = self.media.healer.expand(&self.engine, offered, order.stripe_data).await;
         let stayed_out = |path: &&PathBuf| !joined.iter().any(|(taken, _)| taken == *path);
         let forgotten: Vec<PathBuf> = fresh.iter().filter(stayed_out).cloned().collect();
-        if !forgotten.is_empty() {
+        // After a latch nobody knows whether the drive has joined: it stays named.
+        if !forgotten.is_empty() && refused != Some(JoinRefused::Latched) {
             self.config.forget_members(&forgotten)?;
         }
         self.tell_of(&joined);

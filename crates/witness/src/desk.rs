@@ -88,12 +88,17 @@ impl<L: Ledger> Witness<L> {
         let mut files = self.files.borrow_mut();
         let file = files.entry(ask.pair).or_default();
         file.heard.insert(ask.from, now);
-        if let AskKind::Restore { known } = ask.kind {
+        // Only the two sites of the record that is told know anything of it.
+        if let AskKind::Restore { known } = ask.kind
+            && known.pair == ask.pair
+            && known.names(ask.from)
+        {
             file.told.insert(ask.from, known);
         }
+        let names_both = |site: SiteId, told: &Standing| site != ask.from && told.names(ask.from);
         let grounds = Grounds {
             lease_left: file.grant.map_or(Duration::ZERO, |grant| grant.left(now)),
-            told_by_other: file.told.iter().find(|(site, _)| **site != ask.from).map(|(_, known)| *known),
+            told_by_other: file.told.iter().find(|(site, told)| names_both(**site, told)).map(|(_, told)| *told),
             wall,
         };
         let verdict = judge(file.standing.as_ref(), ask, &grounds);

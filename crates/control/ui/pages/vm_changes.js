@@ -135,7 +135,7 @@ export async function assignDialog(at, done) {
     field(path, "Path of the file", at.path ? null : "From the top of the datastore, as in images/100/notes.txt"),
     field(vm, "VM", "A VM that is there, or a new name. Empty: the path of the file decides again."), names,
   ], () => {
-    const body = { path: path.value.trim(), vm: vm.value.trim() || null };
+    const body = { path: at.path ?? path.value.trim(), vm: vm.value.trim() || null };
     const of = at.datastore || datastore.value;
     ask({
       title: `Assign ${body.path}`, method: "POST", path: `/v1/vm-assignments/${segment(of)}`, body, verb: "Assign it",
