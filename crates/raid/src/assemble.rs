@@ -160,15 +160,26 @@ async fn read_at(drive: &Lane, offset_bytes: u64, len_bytes: usize) -> Result<Bu
     outcome.map(|()| buf)
 }
 
+/// As [`read_at`], tried twice if the drive only errs.
+async fn read_twice(drive: &Lane, offset_bytes: u64, len_bytes: usize) -> Result<BufMut, MediaFault> {
+    match read_at(drive, offset_bytes, len_bytes).await {
+        Err(MediaFault::Io) => read_at(drive, offset_bytes, len_bytes).await,
+        read => read,
+    }
+}
+
 /// Everything a labelled drive holds as an acceptor.
 struct Acceptor {
     /// Index in the list given.
     index: usize,
     drive: Lane,
     label: Label,
-    promises: Promises,
+    /// `None` if they cannot be read.
+    promises: Option<Promises>,
     /// Newest good vote for each register, of whatever seat.
     votes: Vec<Option<SlotValue>>,
+    /// Every place of a vote could be read. What cannot be may be the newest vote of all.
+    all_votes_read: bool,
     /// Which slot of each register the seat writes next.
     next_slot: [u8; Shape::REGISTERS],
 }
@@ -176,14 +187,17 @@ struct Acceptor {
 impl Acceptor {
     /// Reads the promises and the first `registers` registers.
     async fn read(index: usize, drive: Lane, label: Label, seat: Seat, registers: usize) -> Acceptor {
-        let blocks = read_at(&drive, Shape::session_offset_bytes(Seat::First, 0), Shape::PROMISES_BYTES).await;
-        let promises = blocks.map_or(Promises::default(), |blocks| Promises::decode(label.group, &blocks));
-        let (mut votes, mut next_slot) = (Vec::new(), [0; Shape::REGISTERS]);
+        let blocks = read_twice(&drive, Shape::session_offset_bytes(Seat::First, 0), Shape::PROMISES_BYTES).await;
+        let promises = blocks.ok().map(|blocks| Promises::decode(label.group, &blocks));
+        let (mut votes, mut next_slot, mut all_votes_read) = (Vec::new(), [0; Shape::REGISTERS], true);
         for (register, next) in next_slot.iter_mut().enumerate().take(registers) {
             let mut newest: Option<SlotValue> = None;
             for of in label.shape.seats() {
                 let first = read_slot(&drive, &label, of, register, 0).await;
                 let second = read_slot(&drive, &label, of, register, 1).await;
+                all_votes_read &= first.is_ok() && second.is_ok();
+                // A slot that cannot be read is written next, which mends it.
+                let (first, second) = (first.ok().flatten(), second.ok().flatten());
                 let stamp = |vote: &Option<SlotValue>| vote.as_ref().map(|vote| vote.stamp);
                 let is_first = stamp(&first) > stamp(&second);
                 if of == seat {
@@ -194,16 +208,24 @@ impl Acceptor {
             }
             votes.push(newest);
         }
-        Acceptor { index, drive, label, promises, votes, next_slot }
+        Acceptor { index, drive, label, promises, votes, all_votes_read, next_slot }
     }
 
-    /// Promises, and reads everything again. A drive that does not give the promise back
-    /// cannot be an acceptor.
+    /// Promises, and reads everything again. A drive that answers and does not give the promise
+    /// back cannot be an acceptor; one that errs may have its data, and is not heard this time.
     async fn prepare(&self, hand: Hand, ballot: u64) -> Result<Acceptor, FailReason> {
-        let which = self.promises.next_copy(hand.seat);
+        let which = self.promises.unwrap_or_default().next_copy(hand.seat);
         hand.put_promise(&self.drive, ballot, which).await?;
         let again = self.read_all(hand.seat).await;
-        if again.promises.of(hand.seat) >= ballot { Ok(again) } else { Err(FailReason::LostWrite) }
+        match again.promises {
+            Some(promises) if promises.of(hand.seat) < ballot => Err(FailReason::LostWrite),
+            _ => Ok(again),
+        }
+    }
+
+    /// Whether it says all that an acceptor has to say.
+    fn is_heard(&self) -> bool {
+        self.promises.is_some() && self.all_votes_read
     }
 
     async fn read_all(&self, seat: Seat) -> Acceptor {
@@ -213,7 +235,7 @@ impl Acceptor {
     /// The highest ballot that was read from it.
     fn highest(&self) -> u64 {
         let votes = self.votes.iter().flatten().map(|vote| vote.stamp.session);
-        votes.fold(self.promises.highest(), u64::max)
+        votes.fold(self.promises.unwrap_or_default().highest(), u64::max)
     }
 
     fn votes(&self) -> Vec<Option<Vote<Rc<[u8]>>>> {
@@ -222,18 +244,25 @@ impl Acceptor {
     }
 }
 
-/// Reads a slot: its first block, and the rest only if that says there is more.
-async fn read_slot(drive: &Lane, label: &Label, seat: Seat, register: usize, which: usize) -> Option<SlotValue> {
+/// Reads a slot: its first block, and the rest only if that says there is more. `None` if no
+/// vote is there: never written, or torn.
+async fn read_slot(
+    drive: &Lane,
+    label: &Label,
+    seat: Seat,
+    register: usize,
+    which: usize,
+) -> Result<Option<SlotValue>, MediaFault> {
     let offset = label.shape.register_offset_bytes(seat, register, which);
-    let first = read_at(drive, offset, Shape::BLOCK_BYTES).await.ok()?;
+    let first = read_twice(drive, offset, Shape::BLOCK_BYTES).await?;
     if let Some(value) = decode_slot(label.group, register, &first) {
-        return Some(value);
+        return Ok(Some(value));
     }
     if first.iter().all(|&byte| byte == 0) {
-        return None;
+        return Ok(None);
     }
-    let whole = read_at(drive, offset, label.shape.slot_bytes(register) as usize).await.ok()?;
-    decode_slot(label.group, register, &whole)
+    let whole = read_twice(drive, offset, label.shape.slot_bytes(register) as usize).await?;
+    Ok(decode_slot(label.group, register, &whole))
 }
 
 /// A group that can be assembled from the drives at hand.
@@ -421,7 +450,9 @@ async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Resu
         for (before, outcome) in members.into_iter().zip(outcomes) {
             match outcome {
                 Ok(acceptor) => {
-                    prepare.heard(acceptor.label.drive, acceptor.highest(), acceptor.votes());
+                    if acceptor.is_heard() {
+                        prepare.heard(acceptor.label.drive, acceptor.highest(), acceptor.votes());
+                    }
                     promised.push(acceptor);
                 }
                 Err(reason) => failed.push((before.label.slot, reason)),
@@ -435,7 +466,11 @@ async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Resu
             }
             Prepared::Again(newest) => GroupHeader::decode(&newest.value),
             // A vote whose promise is damaged: that is nobody to wait for.
-            Prepared::Lost { to } if promised.iter().all(|acceptor| acceptor.promises.highest() <= ballot) => {
+            Prepared::Lost { to }
+                if promised
+                    .iter()
+                    .all(|acceptor| acceptor.promises.is_none_or(|promises| promises.highest() <= ballot)) =>
+            {
                 ballot = seat.ballot_above(to);
                 continue;
             }

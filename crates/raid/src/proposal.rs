@@ -49,8 +49,11 @@ impl Hand {
         for _ in 0..2 {
             let blocks = BufMut::zeroed(Shape::PROMISES_BYTES);
             let read = member.read(Principal::MetadataRead, Shape::session_offset_bytes(Seat::First, 0), blocks).await;
-            if let Ok(blocks) = read {
-                return Some(Promises::decode(self.group, &blocks).highest());
+            match read {
+                Ok(blocks) => return Some(Promises::decode(self.group, &blocks).highest()),
+                Err(MediaFault::Io) => {}
+                // One that does not answer is not asked again: a decision waits for this read.
+                Err(_) => return None,
             }
         }
         None
