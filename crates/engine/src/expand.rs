@@ -84,7 +84,7 @@ impl Engine {
         };
         // Without drives too: that is how an expansion that was cut off before this is ended.
         if let Some(width) = data_width_max.filter(|_| outcome.is_ok() || !joined.is_empty()) {
-            let latched = |_| Added { joined: joined.clone(), refused: JoinRefused::Latched };
+            let latched = |_| Added { joined: joined.clone(), at: None, refused: JoinRefused::Latched };
             inner.group.widen_stripes(width).await.map_err(latched)?;
         }
         if let Some(first) = joined.first() {

@@ -56,13 +56,17 @@ impl Shard {
         let stayed_out = |path: &&PathBuf| !joined.iter().any(|(taken, _)| taken == *path);
         let forgotten: Vec<PathBuf> = fresh.iter().filter(stayed_out).cloned().collect();
         // After a latch nobody knows whether the drive has joined: it stays named.
-        if !forgotten.is_empty() && refused != Some(JoinRefused::Latched) {
+        let is_undecided = refused.as_ref().is_some_and(|added| added.refused == JoinRefused::Latched);
+        if !forgotten.is_empty() && !is_undecided {
             self.config.forget_members(&forgotten)?;
         }
         self.tell_of(&joined);
-        if let Some(refused) = refused {
-            let path = paths.get(joined.len()).map_or(String::new(), |path| path.display().to_string());
-            return Err(joined.iter().fold(not_taken(&path, &refused.to_string()), |problem, (path, slot)| {
+        if let Some(added) = refused {
+            let which = added
+                .at
+                .and_then(|at| paths.get(at))
+                .map_or(order.drives.join(", "), |path| path.display().to_string());
+            return Err(joined.iter().fold(not_taken(&which, &added.refused.to_string()), |problem, (path, slot)| {
                 problem.note(format!("{} has joined as {}", path.display(), self.name_of(*slot)))
             }));
         }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use base::port::Drive;
 use engine::Engine;
-use raid::{DriveState, FailReason, Finding, JoinRefused, Slot};
+use raid::{Added, DriveState, FailReason, Finding, JoinRefused, Slot};
 use world_real::{RealDrive, Ring, open_drive};
 
 /// What a bay holds.
@@ -330,7 +330,7 @@ impl Healer {
         engine: &Engine,
         offered: Vec<Offered>,
         data_width_max: Option<u8>,
-    ) -> (Vec<(PathBuf, Slot)>, Option<JoinRefused>) {
+    ) -> (Vec<(PathBuf, Slot)>, Option<Added>) {
         let before: Vec<Use> = offered.iter().map(|(bay, _)| bay.used_as.get()).collect();
         for (number, (bay, drive)) in offered.iter().enumerate() {
             // Nobody else gives it away meanwhile; no member has this slot yet.
@@ -346,7 +346,7 @@ impl Healer {
         let drives = offered.iter().map(|(_, drive)| drive.clone() as Rc<dyn Drive>).collect();
         let (joined, refused) = match engine.expand(drives, data_width_max).await {
             Ok(joined) => (joined, None),
-            Err(added) => (added.joined, Some(added.refused)),
+            Err(added) => (added.joined.clone(), Some(added)),
         };
         let taken = offered.iter().zip(&joined).map(|((bay, _), slot)| {
             bay.used_as.set(Use::Member(*slot));

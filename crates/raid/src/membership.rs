@@ -98,7 +98,9 @@ impl From<Latched> for JoinRefused {
 pub struct Added {
     /// Slots of those before, which have joined.
     pub joined: Vec<Slot>,
-    /// Why the next one did not.
+    /// Which of the drives did not, counted as they were given; `None` if it is none of them alone.
+    pub at: Option<usize>,
+    /// Why not.
     pub refused: JoinRefused,
 }
 
@@ -125,22 +127,23 @@ impl Group {
     /// joins; when one fails on the way, those before it have joined, and the error says how
     /// many (R-EXP-01, -04, -05).
     pub async fn add_members(&self, drives: Vec<Rc<dyn Drive>>, overwrite: bool) -> Result<Vec<Slot>, Added> {
-        let none = |refused| Added { joined: Vec::new(), refused };
+        let none_joined = |at, refused| Added { joined: Vec::new(), at, refused };
         if self.inner.members.borrow().len() + drives.len() > DRIVES_MAX {
-            return Err(none(JoinRefused::TooMany));
+            return Err(none_joined(None, JoinRefused::TooMany));
         }
         let drives = self.inner.flow.lanes(drives);
-        for drive in &drives {
-            self.check_newcomer(drive, EXTENTS_LEAST, overwrite).await.map_err(none)?;
+        for (at, drive) in drives.iter().enumerate() {
+            let checked = self.check_newcomer(drive, EXTENTS_LEAST, overwrite).await;
+            checked.map_err(|refused| none_joined(Some(at), refused))?;
         }
-        for drive in &drives {
-            self.try_out(drive).await.map_err(none)?;
+        for (at, drive) in drives.iter().enumerate() {
+            self.try_out(drive).await.map_err(|refused| none_joined(Some(at), refused))?;
         }
         let mut joined = Vec::new();
-        for drive in drives {
+        for (at, drive) in drives.into_iter().enumerate() {
             match self.add_member(drive, overwrite).await {
                 Ok(slot) => joined.push(slot),
-                Err(refused) => return Err(Added { joined, refused }),
+                Err(refused) => return Err(Added { joined, at: Some(at), refused }),
             }
         }
         Ok(joined)

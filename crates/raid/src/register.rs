@@ -95,7 +95,8 @@ pub fn encode_session(group: GroupId, session: u64) -> Vec<u8> {
 /// The session in `block`, if it is a good one of `group`. Never panics.
 pub fn decode_session(group: GroupId, block: &[u8]) -> Option<u64> {
     let (checked, check) = block.split_at_checked(SESSION_CHECKED_BYTES)?;
-    if check != media_check(0, checked).0.to_le_bytes() {
+    // Of the four that every decision reads on every drive, those of a seat nobody took are blank.
+    if !checked.starts_with(&SESSION_MAGIC[..]) || check != media_check(0, checked).0.to_le_bytes() {
         return None;
     }
     let mut input = Reader::new(checked);

@@ -93,6 +93,7 @@ fn a_drive_that_does_not_fit_or_is_in_use_does_not_join() {
     let twice = spare("twice");
     let both = rig.bench.run(group.add_members(vec![port(&twice), port(&twice)], false)).unwrap_err();
     assert_eq!((both.joined, both.refused), (vec![Slot(6)], JoinRefused::InUse { group: Some(group.id()) }));
+    assert_eq!(both.at, Some(1), "the refusal names the drive");
     assert_eq!(group.status().drives.len(), 7);
 }
 
@@ -105,7 +106,7 @@ fn a_drive_that_keeps_nothing_is_not_added_and_nobody_with_it() {
     let (good, bad) = (spare("good"), spare("bad"));
     (0..3).for_each(|_| bad.tricks.borrow_mut().push_back(double::Trick::LoseWrite));
     let refused = rig.bench.run(group.add_members(ports(&[good, bad]), false)).unwrap_err();
-    assert_eq!((refused.joined, refused.refused), (vec![], JoinRefused::Bad));
+    assert_eq!((refused.joined, refused.at, refused.refused), (vec![], Some(1), JoinRefused::Bad));
     assert_eq!(group.status().drives.len(), 5);
 }
 
