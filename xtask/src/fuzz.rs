@@ -123,13 +123,14 @@ fn guided(tree: &Tree, target: &Target, seconds: u64) -> Result<String, String> 
         .captured()?;
     let last = |start: &str| output.lines().rfind(|line| line.starts_with(start)).unwrap_or_default().to_owned();
     match (code, last("Done ")) {
-        (Some(0), done) if !done.is_empty() => Ok(format!("{done}; {}", coverage(&last("#")))),
+        (Some(0), done) if !done.is_empty() => Ok(format!("{done}; {}", coverage(&output))),
         _ => Err(tail(&output)),
     }
 }
 
-/// `cov: 123 ft: 456 corp: 7/89b` of a line of libFuzzer.
-fn coverage(line: &str) -> &str {
+/// `cov: 123 ft: 456 corp: 7/89b` of the last line of libFuzzer that says it.
+fn coverage(output: &str) -> &str {
+    let line = output.lines().rfind(|line| line.starts_with('#') && line.contains("cov:")).unwrap_or_default();
     let from = line.find("cov:").unwrap_or(0);
     let end = line.find(" lim:").or(line.find(" exec/s")).unwrap_or(line.len());
     line.get(from..end).unwrap_or(line)

@@ -143,7 +143,7 @@ impl Engine {
         inner.audit_files(&mut tally).await?;
         inner.audit_objects(&mut tally, deep).await?;
         inner.audit_pages(&mut tally).await?;
-        mover.root.usage.iter().chain(&mover.deltas).for_each(|place| tally.place(*place));
+        mover.usage().chain(&mover.root.usage_index).chain(&mover.deltas).for_each(|place| tally.place(*place));
         inner.audit_stripes(&mut tally);
         Ok(tally.audit)
     }
@@ -368,7 +368,7 @@ impl Inner {
 
     fn audit_stripes(&self, tally: &mut Tally) {
         let mut recorded: BTreeMap<StripeId, u64> =
-            self.state.borrow().stripes.all().iter().map(|row| (row.stripe, u64::from(row.live_bytes))).collect();
+            self.state.borrow().stripes.used().map(|row| (row.stripe, u64::from(row.live_bytes))).collect();
         for (stripe, counted) in std::mem::take(&mut tally.live_bytes) {
             let recorded = recorded.remove(&stripe).unwrap_or(0);
             if recorded != counted {

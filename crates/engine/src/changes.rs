@@ -27,7 +27,10 @@ impl State {
         }
         for change in changes {
             self.apply_change(change, stamp);
-            self.delta.change(change, stamp.osn);
+            // The log hears of the others by the rows that follow from them.
+            if let Change::Put { .. } | Change::Delete { .. } | Change::DropFile { .. } = change {
+                self.delta.change(change, stamp.osn);
+            }
         }
         // Only now may pages that became empty go: until then every way that was looked up
         // beforehand stays.

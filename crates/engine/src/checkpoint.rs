@@ -22,7 +22,7 @@ use base::{ContentCheck, Osn};
 use journal::Sequence;
 
 use crate::delta::DeltaLog;
-use crate::format::{Codec, DESCRIPTOR_BYTES, Descriptor, ObjectKind, Place};
+use crate::format::{Codec, Descriptor, ObjectKind, Place};
 use crate::inner::Inner;
 use crate::mover::{Mover, Purpose};
 use crate::page::Page;
@@ -31,13 +31,10 @@ use crate::relog::Reader;
 use crate::root::{ROOT_REGISTER, Root};
 use crate::state::State;
 use crate::store::StoreRefusal;
-use crate::stripes::{ROW_BYTES, Usage};
 use crate::tree::{Missing, PageId, Tree};
 
-/// Most payload of a usage or delta object.
-const LOG_OBJECT_BYTES: usize = 60 * 1024;
-/// Usage objects behind the full table: the root has room for so many places.
-const USAGE_CHANGES_MAX: usize = 256;
+/// Most payload of a usage, index or delta object.
+pub(crate) const LOG_OBJECT_BYTES: usize = 60 * 1024;
 
 /// Pages written between two looks at other work.
 const PAGES_PER_TURN: usize = 4;
@@ -200,7 +197,8 @@ impl Inner {
         Ok(())
     }
 
-    async fn place_live(
+    /// Puts an object that the next root leads to into the open stripe of metadata.
+    pub(crate) async fn place_live(
         &self,
         mover: &mut Mover,
         descriptor: &Descriptor,
@@ -293,46 +291,6 @@ impl Inner {
         root.deltas = mover.deltas.clone();
         Ok(())
     }
-
-    /// Writes the rows of the stripe table that changed, or all of them when the changes
-    /// kept outgrow the table. The rows of the stripes that hold these objects change
-    /// once more; they stand in the root itself.
-    async fn write_usage(&self, mover: &mut Mover, root: &mut Root) -> Result<(), StoreRefusal> {
-        let stored = |places: &[Place]| places.iter().map(|place| u64::from(place.stored_bytes)).sum::<u64>();
-        let base = stored(&root.usage[..root.usage_base as usize]);
-        let many = root.usage.len() > root.usage_base as usize + USAGE_CHANGES_MAX;
-        let outgrown = stored(&root.usage) > 2 * base + LOG_OBJECT_BYTES as u64;
-        let full = std::mem::take(&mut mover.dump_usage) || many || outgrown;
-        if full {
-            for place in root.usage.drain(..) {
-                self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());
-            }
-        }
-        let mut bytes = Vec::new();
-        self.rows(full).iter().for_each(|row| row.encode(&mut bytes));
-        let chunk_bytes = LOG_OBJECT_BYTES.min(self.largest_payload_bytes()) / ROW_BYTES * ROW_BYTES;
-        for (part, chunk) in bytes.chunks(chunk_bytes).enumerate() {
-            let descriptor = log_descriptor(ObjectKind::Usage, root.checkpoint, part as u64, chunk.len());
-            root.usage.push(self.place_live(mover, &descriptor, chunk).await?);
-        }
-        if full {
-            root.usage_base = root.usage.len() as u32;
-        }
-        root.own_usage = self.state.borrow_mut().stripes.changed();
-        Ok(())
-    }
-
-    /// Payload of the largest object that a unit holds.
-    fn largest_payload_bytes(&self) -> usize {
-        self.group.unit_payload_bytes() as usize - DESCRIPTOR_BYTES
-    }
-
-    fn rows(&self, full: bool) -> Vec<Usage> {
-        let mut state = self.state.borrow_mut();
-        let changed = state.stripes.take_changed();
-        // What a full table does not name is free.
-        if full { state.stripes.all() } else { changed }
-    }
 }
 
 fn note(updates: &mut Updates, id: PageId, entry: PageEntry) {
@@ -341,7 +299,8 @@ fn note(updates: &mut Updates, id: PageId, entry: PageEntry) {
     updates.entry(parent.number()).or_default().push((index, entry));
 }
 
-fn log_descriptor(kind: ObjectKind, id: u64, sequence: u64, stored_bytes: usize) -> Descriptor {
+/// Of an object that is not found by what it says of itself.
+pub(crate) fn log_descriptor(kind: ObjectKind, id: u64, sequence: u64, stored_bytes: usize) -> Descriptor {
     Descriptor {
         kind,
         codec: Codec::Raw,

@@ -118,7 +118,7 @@ impl Inner {
                     self.rewrite_page(mover, id).await?;
                 }
             }
-            ObjectKind::Usage => mover.dump_usage |= mover.root.usage.contains(&place),
+            ObjectKind::Usage | ObjectKind::Index => mover.dump_usage |= mover.holds_table_at(&place),
             ObjectKind::Delta => self.move_delta(mover, descriptor, place, object).await?,
         }
         Ok(())

@@ -124,6 +124,11 @@ struct Run {
 }
 
 impl DeltaLog {
+    /// Bytes that a piece has at most.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
     /// An empty log whose pieces have at most `chunk_bytes`.
     pub fn new(chunk_bytes: usize) -> DeltaLog {
         DeltaLog { chunks: Vec::new(), chunk_bytes, run: None }

@@ -36,6 +36,8 @@ pub enum ObjectKind {
     Usage = 3,
     /// Mapping changes, for the repair scan.
     Delta = 4,
+    /// Places of usage objects.
+    Index = 5,
 }
 
 /// How the payload is encoded.
@@ -145,6 +147,7 @@ impl Descriptor {
             2 => ObjectKind::Page,
             3 => ObjectKind::Usage,
             4 => ObjectKind::Delta,
+            5 => ObjectKind::Index,
             _ => return Err(bad),
         };
         let codec = match raw.codec {

@@ -41,6 +41,7 @@ fn root() -> Root {
         through: Sequence(4),
         table: TableRoot { level: 1, entry: PageEntry { place, version: 9 } },
         trees: vec![Tree { number: 1, root: PageId(3) }, Tree { number: 2, root: PageId(4) }],
+        usage_index: vec![place],
         usage: vec![place; 3],
         usage_base: 1,
         own_usage: vec![Usage { stripe: place.stripe, generation: 8, live_bytes: 100 }],

@@ -63,6 +63,7 @@ mod state;
 pub mod store;
 mod stripes;
 mod tree;
+mod usage;
 
 pub use audit::{Audit, Finding};
 pub use engine::{Engine, EngineStatus};

@@ -16,6 +16,7 @@ use crate::relog::Reader;
 use crate::root::Root;
 use crate::state::Item;
 use crate::store::{BLOCK_BYTES, StoreRefusal};
+use crate::stripes::StripeTable;
 use crate::tree::PageId;
 
 /// Bytes of a unit before its payload.
@@ -152,12 +153,14 @@ pub(crate) struct Stream {
 pub(crate) struct Mover {
     /// Blocks of files, new and moved.
     pub data: Stream,
-    /// Pages, usage and delta objects.
+    /// Pages, usage, index and delta objects.
     pub meta: Stream,
     /// The durable root.
     pub root: Root,
     /// Its version in the register.
     pub root_version: u64,
+    /// Usage objects that its index objects name, oldest first.
+    pub indexed_usage: Vec<Place>,
     /// Delta objects kept, as the next root will name them.
     pub deltas: Vec<Place>,
     /// How far they are gone through.
@@ -327,7 +330,12 @@ impl Inner {
                     return Err(StoreRefusal::NoSpace);
                 }
                 let generation = state.next_generation();
-                if let Some(stripe) = state.stripes.take(generation, false) {
+                let new = state.stripes.take(generation, false);
+                let stripe = match new {
+                    None if self.is_outgrown_wider(&state.stripes) => state.stripes.take(generation, true),
+                    new => new,
+                };
+                if let Some(stripe) = stripe {
                     return Ok((stripe, generation));
                 }
             }
@@ -345,6 +353,13 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Whether a stripe of before the last expansion is free that has more data units than one of
+    /// a new segment would have: a pool that was full grew by few drives.
+    fn is_outgrown_wider(&self, stripes: &StripeTable) -> bool {
+        let outgrown = stripes.free_outgrown().and_then(|segment| self.group.geometry(segment));
+        outgrown.is_some_and(|old| self.group.next_geometry().is_none_or(|next| next.data < old.data))
     }
 
     /// Gives idle segments that lie on failed drives, or leave out new ones, back to the group.

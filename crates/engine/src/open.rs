@@ -10,13 +10,13 @@ use std::rc::Rc;
 use base::port::{Leg, World};
 use base::{FileId, Incarnation, ObjectId, Osn};
 use journal::{Blocked, Journal, JournalRoot, Sequence};
-use raid::{Group, Principal, SegmentId};
+use raid::Group;
 
 use crate::delta::DeltaLog;
 use crate::engine::Engine;
 use crate::files::Files;
 use crate::fingerprint::FingerprintIndex;
-use crate::format::{DESCRIPTOR_BYTES, Descriptor, FormatError, ObjectKind, Place};
+use crate::format::{DESCRIPTOR_BYTES, FormatError};
 use crate::hash::FixedMap;
 use crate::inner::Inner;
 use crate::layers::Layers;
@@ -28,9 +28,8 @@ use crate::root::{ROOT_REGISTER, Root};
 use crate::staged::{BlockId, Staged};
 use crate::state::{LAYERS, RECLAIM, RECLAIM_TRIMS, State};
 use crate::store::StoreRefusal;
-use crate::stripes::{StripeTable, Usage};
-
-const STRIPE_TABLE_DAMAGED: FormatError = FormatError("stripe table: damaged beyond repair");
+use crate::stripes::StripeTable;
+use crate::usage::{STRIPE_TABLE_DAMAGED, read_index, read_stripes};
 
 /// Why an engine was not made or opened. Nothing that was stored has changed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +110,7 @@ impl Engine {
             through: Sequence(1),
             table: TableRoot::default(),
             trees: Vec::new(),
+            usage_index: Vec::new(),
             usage: Vec::new(),
             usage_base: 0,
             own_usage: Vec::new(),
@@ -141,7 +141,8 @@ impl Engine {
         root.opening += 1;
         let set = group.register_cas(ROOT_REGISTER, found.version, &root.encode()).await;
         let root_version = set.map_err(|_| OpenFault::NoMajority)?;
-        let stripes = read_stripes(&group, &root).await?;
+        let indexed_usage = read_index(&group, &root).await?;
+        let stripes = read_stripes(&group, &root, &indexed_usage).await?;
         let state = state_of(&group, &root, stripes, &options);
         let mover = Mover {
             data: Stream::default(),
@@ -150,6 +151,7 @@ impl Engine {
             log: Reader::new(options.deltas_kept.max(root.deltas.len())),
             root,
             root_version,
+            indexed_usage,
             touched_tables: BTreeSet::new(),
             dump_usage: false,
             stuck: BTreeSet::new(),
@@ -241,36 +243,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-/// The stripe table as of the root: all segments free, then what the usage objects say.
-async fn read_stripes(group: &Group, root: &Root) -> Result<StripeTable, FormatError> {
-    let mut stripes = StripeTable::default();
-    for segment in group.segments() {
-        stripes.add_segment(segment.id, group.rows_per_segment());
-    }
-    let mut rows = BTreeMap::new();
-    for place in &root.usage {
-        rows.extend(read_usage(group, *place).await?.into_iter().map(|row| (row.stripe, row)));
-    }
-    rows.extend(root.own_usage.iter().map(|row| (row.stripe, *row)));
-    // Rows of segments that were given back meanwhile may be left; they hold nothing.
-    for row in rows.into_values().filter(|row| row.live_bytes > 0) {
-        stripes.restore(row)?;
-    }
-    let known: BTreeSet<SegmentId> = stripes.segments().collect();
-    let own = root.own_usage.iter().map(|row| row.stripe);
-    stripes.mark_changed(own.filter(|stripe| known.contains(&stripe.segment)));
-    Ok(stripes)
-}
-
-async fn read_usage(group: &Group, place: Place) -> Result<Vec<Usage>, FormatError> {
-    let len = DESCRIPTOR_BYTES as u32 + place.stored_bytes;
-    let verify = |bytes: &[u8]| {
-        Descriptor::open(bytes).is_ok_and(|(found, check)| found.kind == ObjectKind::Usage && check == place.check)
-    };
-    let group = group.acting_as(Principal::MetadataRead);
-    let object = group.read(place.stripe, place.offset_bytes, len, &verify).await;
-    let object = object.map_err(|_| STRIPE_TABLE_DAMAGED)?;
-    Usage::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize])
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base::FileId;
 use raid::StripeId;
 
+use crate::checkpoint::LOG_OBJECT_BYTES;
 use crate::legs::TakeInRefused;
 use crate::scrub::{Scrub, ScrubPolicy};
 
@@ -46,6 +47,10 @@ pub struct Options {
     pub deltas_kept: usize,
     /// Delta objects that the root names at most; what does not fit is let go.
     pub deltas_max: usize,
+    /// Usage objects that the root names itself at most; index objects name the others.
+    pub usage_places_max: usize,
+    /// Payload of a usage or index object at most, in bytes; a unit holds it or it is smaller.
+    pub usage_object_bytes: usize,
     /// Events kept until somebody takes them.
     pub events_max: usize,
     /// Limits and times of the journal.
@@ -72,6 +77,8 @@ impl Default for Options {
             room_poll: Duration::from_millis(2),
             deltas_kept: 64,
             deltas_max: 384,
+            usage_places_max: 256,
+            usage_object_bytes: LOG_OBJECT_BYTES,
             events_max: 1024,
             journal: journal::Config::default(),
         }

@@ -5,9 +5,10 @@
 //! again at the end of the log, the rest is dropped. Oldest first, so that when an entry that
 //! takes something away is met, nothing it takes away is left before it.
 //!
-//! Telling again costs as much as the log is dense. So the log may grow to twice what holds in
-//! it, as far as the root has room for its places; beyond, mappings are let go and the root
-//! says that the log is not whole any more (see `docs/decisions/0006-the-log-is-told-again.md`).
+//! Telling again costs as much as the log is dense. So the log grows while more than half of the
+//! room of the objects that were gone through holds something, as far as the root has room for
+//! its places; beyond, mappings are let go and the root says that the log is not whole any more
+//! (see `docs/decisions/0006-the-log-is-told-again.md`).
 
 use base::{ObjectId, Osn};
 use raid::Principal;
@@ -33,7 +34,7 @@ const ENTRY_BYTES: usize = 41;
 pub struct Reader {
     /// From so many objects on, the oldest are gone through.
     pub limit: usize,
-    /// Of the last ones most held.
+    /// What held of the last ones fills most of their room.
     is_dense: bool,
     /// Entries of the oldest object that are done, and blocks of the next.
     entry: usize,
@@ -73,10 +74,8 @@ impl Inner {
         let before = self.state.borrow().delta.len_bytes();
         let is_full = mover.log.limit >= most && mover.log.is_dense;
         let mut pass = Pass { blocks_left: BLOCKS_PER_CHECKPOINT, is_full, let_go_bytes: 0, is_unknown: false };
-        let mut gone_through = 0;
         for done in 0..count {
             let place = mover.deltas[0];
-            gone_through += place.stored_bytes as usize;
             match self.tell_again(place, &mut mover.log, &mut pass).await {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -91,7 +90,9 @@ impl Inner {
             self.state.borrow_mut().stripes.sub_live(place.stripe, place.object_bytes());
             if done + 1 == count {
                 let told = self.state.borrow().delta.len_bytes() - before + pass.let_go_bytes;
-                mover.log.is_dense = told * 2 > gone_through;
+                // By the room of so many objects, not by what was in them: small ones are to
+                // become large ones before the log grows.
+                mover.log.is_dense = told * 2 > count * self.state.borrow().delta.chunk_bytes();
                 let kept = self.options.deltas_kept.min(most);
                 let sparse = mover.log.limit.min(mover.deltas.len() + count).max(kept);
                 mover.log.limit = if mover.log.is_dense { (mover.log.limit + count).min(most) } else { sparse };

@@ -12,7 +12,9 @@ use crate::tree::{PageId, Tree};
 /// Name of the register that holds the root.
 pub const ROOT_REGISTER: &str = "engine-root";
 const MAGIC: u64 = 0x746f_6f72_646c_6f68;
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
+/// Named every usage object itself; its roots end before [`Root::usage_index`].
+const VERSION_3: u16 = 3;
 /// Its mapping deltas are a window; its roots end before [`Root::log_is_whole`].
 const VERSION_2: u16 = 2;
 /// Knew no snapshots; its roots end before [`Root::applied`].
@@ -46,9 +48,11 @@ pub struct Root {
     pub table: TableRoot,
     /// Trees by number.
     pub trees: Vec<Tree>,
-    /// Usage objects, oldest first: a full dump, then changes.
+    /// Index objects: places of the oldest usage objects, in order.
+    pub usage_index: Vec<Place>,
+    /// Usage objects behind these, oldest first.
     pub usage: Vec<Place>,
-    /// How many of [`usage`](Root::usage) are the full dump.
+    /// How many usage objects, index included, are the full table; the others are changes.
     pub usage_base: u32,
     /// Rows of the stripes that the newest usage objects went to.
     pub own_usage: Vec<Usage>,
@@ -63,7 +67,7 @@ pub struct Root {
 impl Root {
     /// As stored.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512 + 24 * (self.usage.len() + self.deltas.len()));
+        let mut out = Vec::with_capacity(512 + 24 * (self.usage_index.len() + self.usage.len() + self.deltas.len()));
         let word = |out: &mut Vec<u8>, word: u64| out.extend_from_slice(&word.to_le_bytes());
         word(&mut out, MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -93,6 +97,8 @@ impl Root {
         self.own_usage.iter().for_each(|row| row.encode(&mut out));
         word(&mut out, self.applied.0);
         out.push(u8::from(self.log_is_whole));
+        out.extend_from_slice(&(self.usage_index.len() as u32).to_le_bytes());
+        self.usage_index.iter().for_each(|place| out.extend_from_slice(&place.encode()));
         let check = media_check(MAGIC, &out);
         word(&mut out, check.0);
         out
@@ -106,7 +112,7 @@ impl Root {
         }
         let mut take = Take(body);
         let (magic, version) = (take.u64()?, take.u16()?);
-        if magic != MAGIC || ![VERSION, VERSION_2, VERSION_1].contains(&version) {
+        if magic != MAGIC || ![VERSION, VERSION_3, VERSION_2, VERSION_1].contains(&version) {
             return Err(FormatError("root: a version this program does not know"));
         }
         let mut root = Root {
@@ -123,6 +129,7 @@ impl Root {
             usage_base: take.u32()?,
             incarnations: take.list(16, |t| Ok(Incarnation(t.bytes(16)?.try_into().expect("16 bytes"))))?,
             trees: take.list(9, |t| Ok(Tree { number: t.u8()?, root: PageId(t.u64()?) }))?,
+            usage_index: Vec::new(),
             usage: take.list(24, Take::place)?,
             deltas: take.list(24, Take::place)?,
             own_usage: take.list(ROW_BYTES, Usage::decode)?,
@@ -139,18 +146,21 @@ impl Root {
                 _ => return Err(FormatError("root")),
             },
         };
+        if version == VERSION {
+            root.usage_index = take.list(24, Take::place)?;
+        }
         take.end()?;
         Ok(root)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_root_reads_back_and_any_flipped_bit_shows() {
-        let root = Root {
+    /// A root with something in everything.
+    pub(crate) fn root() -> Root {
+        Root {
             checkpoint: 1,
             opening: 2,
             last_osn: Osn(3),
@@ -171,13 +181,19 @@ mod tests {
                 entry: PageEntry { place: Place { stored_bytes: 4, ..Place::default() }, version: 3 },
             },
             trees: vec![Tree { number: 1, root: PageId(77) }],
+            usage_index: vec![Place { stored_bytes: 48, ..Place::default() }],
             usage: vec![Place::default(); 2],
             usage_base: 1,
             own_usage: vec![Usage { stripe: raid::StripeId::unpack(9), generation: 1, live_bytes: 2 }],
             deltas: vec![Place::default()],
             applied: Sequence(11),
             log_is_whole: true,
-        };
+        }
+    }
+
+    #[test]
+    fn a_root_reads_back_and_any_flipped_bit_shows() {
+        let root = root();
         let mut bytes = root.encode();
         assert_eq!(Root::decode(&bytes), Ok(root));
         for bit in 0..bytes.len() * 8 {

@@ -9,8 +9,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::FileId;
 use base::port::Drive;
+use base::{FileId, WallNanos};
+use engine::store::Change;
 use engine::{Engine, Store};
 use pool::{Pool, check_blocks, write_blocks};
 use raid::{DriveState, GroupState};
@@ -120,6 +121,40 @@ fn space_evens_out_as_data_is_written_over() {
             let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
             assert!(most - least <= 2, "extents per drive: {used:?}");
             check_blocks(&engine, file, 0..1_500, 3).await;
+        })
+        .done();
+}
+
+/// A pool whose extents are all in use grows by fewer drives than a stripe is wide: what is free in
+/// its old stripes is used first, as stripes of the new drives alone would be narrow for good.
+#[test]
+fn a_pool_without_free_extents_fills_its_wide_stripes_first() {
+    let mut pool = Pool::new(31, 12, 16 * MIB);
+    let new: Vec<SimMedia> = (0..4).map(|n| pool.world.drive_media(&format!("new{n}"), 16 * MIB)).collect();
+    pool.options.checkpoint_every = Duration::from_secs(3600);
+    // Room that is kept for those who make room does not keep an extent free.
+    pool.extent_bytes = 2 * MIB;
+    let kept = pool.format_with_file(0);
+    let node = pool.world.node();
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            let gone = engine.next_file_id();
+            engine.commit(vec![Change::CreateFile { file: gone, at: WallNanos(1) }]).await.unwrap();
+            // A little in each segment stays, the rest goes.
+            let mut parts = 0;
+            while engine.group().space().stripes_free > 0 {
+                write_blocks(&engine, kept, parts * 16..parts * 16 + 16, 0).await;
+                write_blocks(&engine, gone, parts * 112..parts * 112 + 112, 0).await;
+                engine.settle().await.unwrap();
+                parts += 1;
+            }
+            engine.commit(vec![Change::DropFile { file: gone }]).await.unwrap();
+            engine.settle().await.unwrap();
+            engine.expand(ports(&node, &new), None).await.unwrap();
+            write_blocks(&engine, kept, 0..400, 1).await;
+            engine.settle().await.unwrap();
+            assert_eq!(used_extents(&engine, 12), vec![0; 4], "narrow stripes while wide ones are free");
         })
         .done();
 }

@@ -16,6 +16,9 @@ const ONE_SEAT_FORMAT: u16 = 2;
 /// Longest name of a register, in bytes.
 pub const REGISTER_NAME_BYTES_MAX: usize = 32;
 
+/// Longest model and serial of a member, in bytes: 32 members fit.
+const TEXT_BYTES_MAX: usize = 96;
+
 /// What was decided about a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -155,13 +158,18 @@ impl GroupHeader {
         header.is_sane().then_some(header)
     }
 
+    fn is_member_sane(&self, member: &MemberRecord) -> bool {
+        let texts = [&member.model, &member.serial];
+        member.extents <= self.shape.extents_max() && texts.iter().all(|text| text.len() <= TEXT_BYTES_MAX)
+    }
+
     fn is_sane(&self) -> bool {
         let counts = self.shape.is_sane()
             && (1..=DRIVES_MAX).contains(&self.members.len())
             && self.registers.len() < Shape::REGISTERS
             && (1..=DRIVES_MAX).contains(&usize::from(self.policy.data_width_max))
             && self.policy.parity <= 2
-            && self.members.iter().all(|member| member.extents <= self.shape.extents_max());
+            && self.members.iter().all(|member| self.is_member_sane(member));
         let mut taken = BTreeSet::new();
         counts
             && self.segments.values().flat_map(|segment| &segment.places).all(|place| {
@@ -172,9 +180,9 @@ impl GroupHeader {
     }
 }
 
-/// Text for people, short enough that 32 members fit.
+/// Text for people, short enough.
 fn cut(text: &str) -> &str {
-    let mut end = text.len().min(96);
+    let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -97,6 +97,19 @@ fn damage_to_a_slot_or_label_never_passes() {
     assert_eq!(Label::decode(&[0; 4096]), LabelState::Blank);
 }
 
+/// A text that is longer than any that is written would not be the same when it is written again.
+#[test]
+fn a_header_whose_texts_are_too_long_is_refused() {
+    let image = header().encode();
+    let at = image.windows(8).position(|window| window == b"serial 0").unwrap();
+    let with_serial_of = |len: u8| {
+        let serial = vec![b's'; usize::from(len)];
+        [&image[..at - 1], &[len], &serial, &image[at + 8..]].concat()
+    };
+    assert_eq!(GroupHeader::decode(&with_serial_of(96)).map(|header| header.members[0].serial.len()), Some(96));
+    assert_eq!(GroupHeader::decode(&with_serial_of(97)), None);
+}
+
 /// Puts arbitrary edits into a good image.
 fn edit(image: &mut [u8], edits: &[(u16, u8)]) {
     for &(at, byte) in edits {

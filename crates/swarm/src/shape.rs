@@ -57,6 +57,8 @@ fn draw_options(rng: &mut Rng) -> Options {
         checkpoint_every: Duration::from_millis(20 << rng.below(7)),
         tick: Duration::from_millis(5 << rng.below(6)),
         deltas_kept: rng.between(1, 16) as usize,
+        usage_places_max: 1 << rng.below(9),
+        usage_object_bytes: 60 << rng.below(11),
         journal: journal::Config { gather_bytes: 1 << rng.between(9, 15), ..journal::Config::default() },
         rebuild_in_flight: rng.between(1, 5) as usize,
         scrub: ScrubPolicy {

@@ -42,7 +42,8 @@ pub struct Leaves {
     group: Group,
     root: TableRoot,
     tables: BTreeMap<PageId, Option<TablePage>>,
-    /// Places of everything that the page table names and that can be reached.
+    /// Places of everything that the page table names and that can be reached, and of what may
+    /// stand for the rest.
     pub named: Vec<Place>,
     /// Pages, of trees and of the page table, that cannot be read.
     pub lost: BTreeSet<PageId>,
@@ -151,7 +152,10 @@ impl Leaves {
                 Some(None) => continue,
                 Some(Some(entry)) => (entry, true),
                 None => match found.get(&id) {
-                    Some(page) => (PageEntry { place: page.place, version: page.version }, false),
+                    Some(page) => {
+                        self.named.push(page.place);
+                        (PageEntry { place: page.place, version: page.version }, false)
+                    }
                     None => continue,
                 },
             };

@@ -25,19 +25,20 @@ mod survey;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::FileId;
-use raid::Group;
+use raid::{Group, StripeId};
 
 use self::books::{Books, Log, Sources, judge};
-use self::leaves::{Leaves, read_object};
+use self::leaves::{Leaves, Rows, read_object};
 use self::survey::Survey;
 use crate::delta::Entry;
-use crate::format::ObjectKind;
+use crate::format::{ObjectKind, Place};
 use crate::losses::LostRange;
 use crate::open::OpenFault;
 use crate::root::{ROOT_REGISTER, Root};
 use crate::state::{BLOCKS, HEADS, LAYERS, LOST, OBJECTS, RECLAIM};
 use crate::store::{BLOCK_BYTES, Row, Table};
 use crate::tree::Tree;
+use crate::usage::read_index;
 
 /// What the scan says of a file or snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub struct Salvage {
     survey: Survey,
     books: Books,
     /// Stripes that the old root needs, as far as that is known.
-    needed: BTreeSet<raid::StripeId>,
+    needed: BTreeSet<StripeId>,
     report: SalvageReport,
 }
 
@@ -127,9 +128,10 @@ impl Salvage {
         let log = read_log(group, &root).await;
         let sources = Sources { trees: &trees, log: &log, survey: &survey, content_key: root.content_key };
         let books = judge(&sources);
-        let stripe_table_read = reads_all(group, &root).await;
-        let mut needed: BTreeSet<raid::StripeId> = leaves.named.iter().map(|place| place.stripe).collect();
-        needed.extend(root.usage.iter().chain(&root.deltas).map(|place| place.stripe));
+        let (table, stripe_table_read) = stripe_table(group, &root).await;
+        // A scan that is started again after a crash is to find all that this one found.
+        let named = leaves.named.iter().chain(&table).chain(&root.deltas).map(|place| place.stripe);
+        let needed = named.chain(trees.get(&OBJECTS).into_iter().flat_map(objects_of)).collect();
         let report = SalvageReport {
             stripes: survey.stripes,
             stripes_lost: (survey.unproven.len() as u64).saturating_sub(survey.blank),
@@ -185,11 +187,20 @@ async fn read_log(group: &Group, root: &Root) -> Log {
     log
 }
 
-async fn reads_all(group: &Group, root: &Root) -> bool {
-    for place in &root.usage {
-        if read_object(group, *place, |found| found.kind == ObjectKind::Usage).await.is_none() {
-            return false;
-        }
+/// Stripes of the objects that rows of the tree of objects name.
+fn objects_of(rows: &Rows) -> impl Iterator<Item = StripeId> {
+    let values = rows.rows.values().chain(rows.unproven.values());
+    values.filter_map(|value| Place::decode(value).ok()).map(|place| place.stripe)
+}
+
+/// Where the stripe table and its index stand, as far as the index can be read; and whether all
+/// of it can.
+async fn stripe_table(group: &Group, root: &Root) -> (Vec<Place>, bool) {
+    let indexed = read_index(group, root).await;
+    let mut is_read = indexed.is_ok();
+    let usage: Vec<Place> = indexed.unwrap_or_default().into_iter().chain(root.usage.iter().copied()).collect();
+    for place in &usage {
+        is_read &= read_object(group, *place, |found| found.kind == ObjectKind::Usage).await.is_some();
     }
-    true
+    (usage.into_iter().chain(root.usage_index.iter().copied()).collect(), is_read)
 }

@@ -75,6 +75,7 @@ impl Salvage {
         let root = Root {
             table: TableRoot::default(),
             trees: Vec::new(),
+            usage_index: Vec::new(),
             usage: Vec::new(),
             usage_base: 0,
             own_usage: Vec::new(),
@@ -88,6 +89,7 @@ impl Salvage {
             deltas: Vec::new(),
             log: Reader::new(options.deltas_kept),
             root_version,
+            indexed_usage: Vec::new(),
             touched_tables: BTreeSet::new(),
             dump_usage: true,
             stuck: BTreeSet::new(),

@@ -95,6 +95,14 @@ pub fn siblings(units: &[Unit], unit: &Unit) -> Vec<Unit> {
     units.iter().filter(|other| same(other)).cloned().collect()
 }
 
+/// Overwrites units with nonsense.
+pub fn destroy<'a>(pool: &Pool, units: impl IntoIterator<Item = &'a Unit>) {
+    for unit in units {
+        let len = (unit.end_bytes() - unit.offset_bytes) as usize;
+        pool.drives[unit.drive].poke(unit.offset_bytes, &vec![0xdb; len]);
+    }
+}
+
 /// Bytes that may be laid over any others by exclusive or without changing their
 /// CRC-64/NVME: its generator polynomial, `x^64` first. A forger's tool; chance would need
 /// 2^64 tries for it.

@@ -17,6 +17,8 @@ pub struct Pool {
     pub drive_bytes: u64,
     pub legs: Vec<SimMedia>,
     pub options: Options,
+    /// Bytes of an extent; 0: as the drives suggest.
+    pub extent_bytes: u64,
 }
 
 impl Pool {
@@ -32,11 +34,12 @@ impl Pool {
             checkpoint_every: Duration::from_millis(500),
             ..Options::default()
         };
-        Pool { world, drives, drive_bytes, legs, options }
+        Pool { world, drives, drive_bytes, legs, options, extent_bytes: 0 }
     }
 
     pub async fn format(&self, node: &SimNode) {
-        let group = GroupOptions { unit_bytes: 68 << 10, data_width_max: 4, ..GroupOptions::default() };
+        let (unit_bytes, data_width_max, extent_bytes) = (68 << 10, 4, self.extent_bytes);
+        let group = GroupOptions { unit_bytes, data_width_max, extent_bytes, ..GroupOptions::default() };
         let drives = self.drives.iter().map(|media| node.drive(media)).collect();
         let group = Group::create(drives, group, node.world()).await.expect("a fresh group");
         let legs: Vec<_> = self.legs.iter().map(|media| node.leg(media)).collect();
