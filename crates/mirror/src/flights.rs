@@ -3,7 +3,7 @@
 //! ```text
 //!   OSN   1 2 3 4 5 6 7 8 9
 //!         ▔▔▔▔▔▔▔│· x · · x          x  in the map: not known to be on both sites
-//!                └ low water: everything up to here is on both
+//!                └ low water: nothing up to here is in flight
 //! ```
 //!
 //! Each site has one, as durable as the writes it lists: an entry comes into being with the
@@ -79,7 +79,7 @@ impl Flights {
         self.insert(flight);
     }
 
-    /// Everything up to `low_water` is known to be on both sites. Never goes back.
+    /// Nothing up to `low_water` is in flight any more. Never goes back.
     pub fn settle_through(&mut self, low_water: Osn) {
         if low_water <= self.low_water {
             return;
@@ -90,7 +90,7 @@ impl Flights {
         self.entries = above;
     }
 
-    /// Everything up to here is on both sites.
+    /// Nothing up to here is in flight: what differs there is in the delta of a site that was alone.
     #[must_use]
     pub const fn low_water(&self) -> Osn {
         self.low_water

@@ -24,7 +24,9 @@
 //!
 //! Each map is trimmed at the end only, so a crash in the middle is a crash like any other:
 //! what may differ is still in one of the maps. Where the record says that the primary is
-//! alone, it sends what it held when it became so (R-RSYNC-08), and goes on serving.
+//! alone, it sends what it held when it became so (R-RSYNC-08), and goes on serving. One that
+//! becomes alone in the middle hangs up and starts over: what it read before may be newer than
+//! that, and what it committed at that moment was not among what is to be told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -35,10 +37,8 @@ use crate::operation::Span;
 use crate::record::Record;
 use crate::site::{Level, Mirror, Then};
 use crate::step::{Action, Reader};
-use crate::wire::{Frame, Message, REPORT_CHANGES_MAX, REPORT_ENTRIES_MAX, Report};
+use crate::wire::{CHANGES_MAX, Frame, MAP_MAX, Message, REPORT_CHANGES_MAX, REPORT_ENTRIES_MAX, Report};
 
-/// Full maps that a report may come to.
-const REPORT_MAPS_MAX: usize = 16;
 /// Ranges that are being read or sent at a time.
 const WINDOW: usize = 16;
 
@@ -77,6 +77,8 @@ pub(crate) enum Phase {
 /// What is left to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Recovery {
+    /// The moment whose content is sent; none while both are to have the present one.
+    at: Option<Osn>,
     spans: VecDeque<Span>,
     next: usize,
     reading: BTreeMap<usize, Span>,
@@ -85,6 +87,11 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
+    /// Whether it sends present content.
+    pub(crate) const fn is_in_sync(&self) -> bool {
+        self.at.is_none()
+    }
+
     fn is_done(&self) -> bool {
         self.spans.is_empty() && self.reading.is_empty() && self.fetched.is_empty() && self.awaited.is_empty()
     }
@@ -118,7 +125,7 @@ impl Mirror {
     fn lose_link(&mut self) {
         self.checks.clear();
         self.lends.clear();
-        self.level = Level::No;
+        self.set_level(Level::No);
     }
 
     pub(crate) fn phase(&self) -> Option<&Phase> {
@@ -176,9 +183,10 @@ impl Mirror {
                 report.flights.extend(part.flights);
                 report.prepared.extend(part.prepared);
                 report.commits.extend(part.commits);
-                // A map is bounded; a report without end is none.
-                let longest = report.flights.len().max(report.prepared.len()).max(report.commits.len());
-                if longest > REPORT_MAPS_MAX * self.config.flights_max.count {
+                // A report without end is none.
+                let bytes = report.flights.iter().try_fold(0u64, |sum, one| sum.checked_add(one.span.length_bytes))?;
+                let changes = report.prepared.len().max(report.commits.len());
+                if report.flights.len() > MAP_MAX.count || bytes > MAP_MAX.bytes || changes > CHANGES_MAX {
                     return None;
                 }
             }
@@ -247,7 +255,8 @@ impl Mirror {
         if decided {
             return;
         }
-        let mut recovery = Recovery::default();
+        let at = self.kept.snapshot.filter(|_| !self.is_in_sync());
+        let mut recovery = Recovery { at, ..Recovery::default() };
         for osn in report.prepared.iter().copied() {
             let happened = self.kept.commits.contains_key(&osn);
             self.send(if happened { Message::Commit { osn, change: None } } else { Message::Drop { osn } });
@@ -276,7 +285,6 @@ impl Mirror {
     }
 
     fn go_on_recovering(&mut self) {
-        let at = self.kept.snapshot.filter(|_| !self.is_in_sync());
         let Some(link) = &mut self.link else { return };
         let (Phase::Recovers(recovery), Some(issuer)) = (&mut link.phase, &mut self.issuer) else { return };
         let mut messages = Vec::new();
@@ -293,7 +301,11 @@ impl Mirror {
             let index = recovery.next;
             recovery.next += 1;
             recovery.reading.insert(index, span);
-            self.actions.push(Action::Read { reader: Reader::Recovery { link: link.number, index }, span, at });
+            self.actions.push(Action::Read {
+                reader: Reader::Recovery { link: link.number, index },
+                span,
+                at: recovery.at,
+            });
         }
         let done = recovery.is_done();
         for message in messages {
@@ -328,7 +340,7 @@ impl Mirror {
             // It became so over an earlier link: what is in flight must be settled by a new one.
             return self.hang_up();
         }
-        self.level = Level::No;
+        self.set_level(Level::No);
         self.settle_both();
     }
 

@@ -58,3 +58,11 @@ pub struct Change {
     /// with this.
     pub reply: Buf,
 }
+
+impl Change {
+    /// Whether it can be sent.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        [&self.request, &self.body, &self.reply].iter().all(|part| part.len() <= CHANGE_PART_BYTES_MAX)
+    }
+}

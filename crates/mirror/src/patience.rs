@@ -71,7 +71,9 @@ impl Mirror {
     pub(crate) fn is_lent(&mut self, number: u64, lease_ms: u32) {
         let (Some(sent), Some(office)) = (self.lends.remove(&number), self.office) else { return };
         if lease_ms > 0 {
-            self.seat.lent(office.epoch, sent, Duration::from_millis(lease_ms.into()));
+            // No secondary lends for longer than the record says.
+            let lease = Duration::from_millis(lease_ms.into()).min(self.lease());
+            self.seat.lent(office.epoch, sent, lease);
         }
     }
 
@@ -113,11 +115,11 @@ impl Mirror {
     fn watch_level(&mut self) {
         let is_late = |since: Nanos| self.now.since(since) >= self.config.out_of_sync_delay;
         match self.level {
-            Level::No if self.may_level() => self.level = Level::Drains(self.now),
+            Level::No if self.may_level() => self.set_level(Level::Drains(self.now)),
             Level::Drains(since) | Level::Copies(since) if is_late(since) || self.kept.paused => self.give_up_level(),
             Level::Drains(since) if self.is_drained() => {
-                self.level = Level::Copies(since);
                 self.level_number += 1;
+                self.set_level(Level::Copies(since));
                 self.actions.push(Action::Level(self.level_number));
             }
             _ => {}
@@ -131,7 +133,7 @@ impl Mirror {
     }
 
     fn give_up_level(&mut self) {
-        self.level = Level::No;
+        self.set_level(Level::No);
         if let Some(link) = &mut self.link {
             link.up_at = self.now;
         }
@@ -139,7 +141,7 @@ impl Mirror {
 
     pub(crate) fn levelled(&mut self, number: u64) {
         if matches!(self.level, Level::Copies(_)) && number == self.level_number {
-            self.level = Level::Equal;
+            self.set_level(Level::Equal);
         }
     }
 
@@ -156,7 +158,7 @@ impl Mirror {
         self.question = None;
         let Some(kind) = self.next_question() else { return };
         self.asked_at = Some(self.now);
-        let Ok(ask) = self.seat.ask(kind, self.now) else { return };
+        let Ok(ask) = self.seat.ask(kind, self.now) else { return self.is_not_asked(kind) };
         if self.seat.memory() == self.kept.memory {
             self.put(ask);
         } else {
@@ -164,6 +166,14 @@ impl Mirror {
             self.held_back = Some(ask);
             self.append(crate::record::Record::Seat(self.seat.memory()), crate::site::Then::Nothing);
             self.hold_until_stable();
+        }
+    }
+
+    fn is_not_asked(&mut self, kind: AskKind) {
+        let is_command =
+            matches!(kind, AskKind::Force { .. } | AskKind::Found { .. } | AskKind::Join { .. } | AskKind::Leave);
+        if is_command {
+            self.actions.push(Action::NotAsked(kind));
         }
     }
 
@@ -179,6 +189,11 @@ impl Mirror {
             return None;
         }
         if let Some(known) = self.kept.memory.known.filter(|_| self.amnesia) {
+            // What an administrator wanted was thought on what is known now. Nobody knows how long
+            // it takes until the witness has its memory again, nor what it will say then.
+            while let Some(kind) = self.wanted.pop_front() {
+                self.is_not_asked(kind);
+            }
             return Some(AskKind::Restore { known });
         }
         if let Some(kind) = self.wanted.pop_front() {

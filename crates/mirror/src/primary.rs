@@ -21,7 +21,7 @@
 use base::{Buf, Nanos, Osn};
 
 use crate::locks::{Ticket, Use, Want};
-use crate::operation::{Change, Span, Write};
+use crate::operation::{Change, Span, WRITE_BYTES_MAX, Write};
 use crate::record::Record;
 use crate::site::{Mirror, Mode, Then};
 use crate::step::{Action, Answer, OpId, Reader, Request};
@@ -80,6 +80,12 @@ impl Mirror {
         }
         if self.ops.len() >= self.config.operations_max {
             return self.actions.push(Action::Answer(id, Answer::Busy));
+        }
+        if let Request::Write(write) = &request
+            && (write.payload.len() > WRITE_BYTES_MAX
+                || write.offset_bytes.checked_add(write.payload.len() as u64).is_none())
+        {
+            return self.actions.push(Action::Answer(id, Answer::TooLarge));
         }
         let wants = match &request {
             Request::Read(span) => vec![want_of(span, Use::Reads)],
@@ -206,15 +212,20 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn resolved(&mut self, id: OpId, change: Option<Change>) {
+    /// A reply without a change is told by what this site holds: it passes the same gate as all
+    /// others, or a site that is not primary any more would give it.
+    pub(crate) fn resolved(&mut self, id: OpId, worked_out: Result<Change, Buf>) {
         let Some(op) = self.ops.get_mut(&id).filter(|op| op.stage == Stage::Resolves) else { return };
-        match change {
-            Some(change) => {
+        let answer = match worked_out {
+            Ok(change) if change.fits() => {
                 op.stage = Stage::Resolved(change);
-                self.changes.push_back(id);
+                return self.changes.push_back(id);
             }
-            None => self.end(id),
-        }
+            Ok(_) => Answer::TooLarge,
+            Err(reply) => Answer::Changed(reply),
+        };
+        op.stage = Stage::Answers(answer);
+        self.complete.insert(id);
     }
 
     pub(crate) fn fetched(&mut self, reader: Reader, payload: Buf, size_bytes: u64) {

@@ -27,7 +27,7 @@ pub enum Record {
     Write {
         /// Its number.
         osn: Osn,
-        /// Known to be on both sites through here.
+        /// Nothing is in flight through here.
         low_water: Osn,
         /// What.
         write: Write,
@@ -57,7 +57,7 @@ pub enum Record {
     Committed {
         /// Its number.
         osn: Osn,
-        /// Known to be on both sites through here.
+        /// Nothing is in flight through here.
         low_water: Osn,
         /// What.
         change: Change,
@@ -69,7 +69,7 @@ pub enum Record {
         /// Its number.
         osn: Osn,
     },
-    /// Known to be on both sites through here.
+    /// Nothing is in flight through here.
     LowWater(Osn),
     /// What the seat must remember.
     Seat(Memory),

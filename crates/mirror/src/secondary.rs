@@ -9,7 +9,7 @@ use crate::operation::Change;
 use crate::record::Record;
 use crate::site::{Mirror, Then};
 use crate::step::Action;
-use crate::wire::Message;
+use crate::wire::{CHANGES_MAX, MAP_MAX, Message};
 
 impl Mirror {
     /// The secondary follows its primary. `None` where that made no sense.
@@ -27,16 +27,19 @@ impl Mirror {
         match message {
             Message::Write { osn, write } if follows => {
                 self.is_new(osn)?;
+                self.has_room(write.payload.len() as u64)?;
                 let record = Record::Write { osn, low_water, write, tracked: true };
                 self.append(record, Then::Tell(number, Message::Durable { osn }));
             }
             Message::Restore { osn, span, size_bytes, payload } if !follows => {
                 self.is_new(osn)?;
+                self.has_room(span.length_bytes)?;
                 let record = Record::Restore { osn, span, size_bytes, payload };
                 self.append(record, Then::Tell(number, Message::Durable { osn }));
             }
             Message::Prepare { osn, change } if follows => {
                 self.is_new(osn)?;
+                (self.kept.prepared.len() + self.checks.len() < CHANGES_MAX).then_some(())?;
                 self.checks.insert(osn, change.clone());
                 self.actions.push(Action::Check(osn, change));
             }
@@ -56,11 +59,20 @@ impl Mirror {
         Some(())
     }
 
+    /// Whoever tells of more than a map may list has lost count.
+    fn has_room(&mut self, length_bytes: u64) -> Option<()> {
+        if !self.kept.flights.has_room(length_bytes, MAP_MAX) {
+            self.settle_map();
+        }
+        self.kept.flights.has_room(length_bytes, MAP_MAX).then_some(())
+    }
+
     fn commit_as_told(&mut self, link: u64, osn: Osn, told: Option<Change>) -> Option<()> {
         if self.kept.commits.contains_key(&osn) {
             self.append(Record::LowWater(self.kept.flights.low_water()), Then::Tell(link, Message::Durable { osn }));
             return Some(());
         }
+        (self.kept.commits.len() < CHANGES_MAX).then_some(())?;
         let change = self.kept.prepared.get(&osn).cloned().or(told)?;
         let low_water = self.low_water;
         let record = Record::Committed { osn, low_water, change, owed: true };

@@ -27,7 +27,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{Epoch, Nanos, Osn};
-use witness::{Ask, Asked, Seat, Stance, Standing};
+use witness::{Ask, AskKind, Asked, Seat, Stance, Standing};
 
 use crate::issuer::Issuer;
 use crate::link::{Link, Phase};
@@ -135,7 +135,7 @@ pub struct Mirror {
     pub(crate) asked_at: Option<Nanos>,
     pub(crate) not_before: Nanos,
     pub(crate) amnesia: bool,
-    pub(crate) wanted: VecDeque<witness::AskKind>,
+    pub(crate) wanted: VecDeque<AskKind>,
 }
 
 impl Mirror {
@@ -145,7 +145,7 @@ impl Mirror {
         let seat = Seat::new(config.me, config.pair, kept.memory, now);
         let low_water = kept.flights.low_water();
         let mut site = Self {
-            config,
+            config: config.bounded(),
             now,
             seat,
             actions: Vec::new(),
@@ -373,9 +373,18 @@ impl Mirror {
         self.checks.clear();
         self.lends.clear();
         (self.issuer, self.apart_since) = (None, None);
-        (self.trusted, self.was, self.level) = (false, Mode::Hold, Level::No);
+        (self.trusted, self.was) = (false, Mode::Hold);
+        self.set_level(Level::No);
         self.low_water = self.kept.flights.low_water();
         self.hang_up();
+    }
+
+    /// Whoever copies is told when that is not wanted any more.
+    pub(crate) fn set_level(&mut self, level: Level) {
+        if matches!(self.level, Level::Copies(_)) && !matches!(level, Level::Copies(_) | Level::Equal) {
+            self.actions.push(Action::EndLevel(self.level_number));
+        }
+        self.level = level;
     }
 
     /// A primary that is to go on alone fixes the moment: what is prepared happens, and what
@@ -390,7 +399,12 @@ impl Mirror {
             self.append(Record::Snapshot(last), Then::Nothing);
             self.align_ticket = self.appended;
         }
-        if self.phase() == Some(&Phase::Together) {
+        let was_in_sync = match self.phase() {
+            Some(Phase::Together) => true,
+            Some(Phase::Recovers(recovery)) => recovery.is_in_sync(),
+            _ => false,
+        };
+        if was_in_sync {
             // What was on its way is found by the recovery of the next link.
             self.hang_up();
         }
@@ -407,8 +421,10 @@ impl Mirror {
         match command {
             Command::Pause(paused) if paused != self.kept.paused => self.append(Record::Paused(paused), Then::Nothing),
             Command::Pause(_) => {}
-            Command::Force { primary_is_off } => self.wanted.push_back(witness::AskKind::Force { primary_is_off }),
-            Command::Ask(kind) => self.wanted.push_back(kind),
+            Command::Force { primary_is_off } => self.wanted.push_back(AskKind::Force { primary_is_off }),
+            Command::Found { lease_ms } => self.wanted.push_back(AskKind::Found { lease_ms }),
+            Command::Join { secondary } => self.wanted.push_back(AskKind::Join { secondary }),
+            Command::Leave => self.wanted.push_back(AskKind::Leave),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::flights::FlightsMax;
 use crate::locks::Want;
 use crate::operation::{Change, Span, Write};
 use crate::record::Record;
-use crate::wire::Frame;
+use crate::wire::{CHANGES_MAX, Frame, MAP_MAX};
 
 /// Who this site is, and how patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,16 @@ impl Config {
             mark_step: 1 << 20,
         }
     }
+
+    /// Within what the other site takes, whatever its own settings: half of it, since a recovery
+    /// may list what both sites had in flight.
+    pub(crate) fn bounded(self) -> Self {
+        let flights_max = FlightsMax {
+            count: self.flights_max.count.min(MAP_MAX.count / 2),
+            bytes: self.flights_max.bytes.min(MAP_MAX.bytes / 2),
+        };
+        Self { flights_max, operations_max: self.operations_max.min(CHANGES_MAX / 2), ..self }
+    }
 }
 
 /// A client's operation, as its front door numbers it.
@@ -89,10 +99,13 @@ pub enum Answer {
     Read(Buf),
     /// It is written.
     Written,
-    /// It is done; the change's reply says what came of it.
+    /// The reply of the change that was made; or, where none was, that of the refusal or of the
+    /// first time the same was asked.
     Changed(Buf),
     /// The other site cannot do it.
     Refused,
+    /// Larger than what one site sends the other. Nothing was done.
+    TooLarge,
     /// Too much is under way: ask again. Nothing was done.
     Busy,
     /// This site is not the primary. Nothing was done.
@@ -127,8 +140,18 @@ pub enum Command {
         /// Somebody vouches that the primary is off and stays off.
         primary_is_off: bool,
     },
-    /// Found, join or leave.
-    Ask(AskKind),
+    /// Make the record: this site is primary, and has no secondary.
+    Found {
+        /// Length of a lease.
+        lease_ms: u32,
+    },
+    /// Take a secondary in.
+    Join {
+        /// Which site.
+        secondary: SiteId,
+    },
+    /// Let the secondary go.
+    Leave,
 }
 
 /// What happened.
@@ -138,9 +161,9 @@ pub enum Input {
     Tick,
     /// A client wants something.
     Client(OpId, Request),
-    /// A change was worked out under its locks; `None`: it cannot be done, and the client was
-    /// told so.
-    Resolved(OpId, Option<Change>),
+    /// A change was worked out under its locks; or there is none to be made, and this is the
+    /// reply: why it cannot be done, or what a retry was told the first time.
+    Resolved(OpId, Result<Change, Buf>),
     /// Bytes were read: what is there, and the size of the file.
     Fetched(Reader, Buf, u64),
     /// Whether a change that the primary wants to make can be made here.
@@ -189,9 +212,17 @@ pub enum Action {
     Check(Osn, Change),
     /// Answer a client.
     Answer(OpId, Answer),
-    /// Resync's last step: nothing changes at this site until [`Input::Levelled`] or until it
-    /// is given up; make the other site equal.
+    /// Resync's last step. From now on nothing changes at this site but what the mirror itself
+    /// appends. Copy what may differ: all that either site has written since its own snapshot (the
+    /// other one has one where it was alone before it lost its place). Then say
+    /// [`Input::Levelled`] with this number, unless [`Action::EndLevel`] has come.
     Level(u64),
+    /// The copying of this number is given up: things change again. Nothing more of it may reach
+    /// the other site after this action was carried out.
+    EndLevel(u64),
+    /// A command was not passed on to the witness: it lost its memory, or this site is not in
+    /// the office that the command is for.
+    NotAsked(AskKind),
     /// The record has changed; for people. Says which change it was.
     Notice(Standing),
     /// A tick is wanted then.

@@ -11,7 +11,7 @@ use witness::Standing;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::flights::Flight;
+use crate::flights::{Flight, FlightsMax};
 use crate::operation::{CHANGE_PART_BYTES_MAX, Change, Span, WRITE_BYTES_MAX, Write};
 
 /// Version of the protocol; another one is refused, not guessed at.
@@ -26,13 +26,19 @@ pub const FRAME_BYTES_MAX: usize = WRITE_BYTES_MAX + 256;
 pub const REPORT_ENTRIES_MAX: usize = 4096;
 /// Numbers of prepared or committed changes in one message.
 pub const REPORT_CHANGES_MAX: usize = 4096;
+/// What one site may make the other one list as in flight. A site keeps to less by its own
+/// settings; beyond this the link ends.
+pub const MAP_MAX: FlightsMax = FlightsMax { count: 1 << 16, bytes: 1 << 30 };
+/// Changes that a site may have prepared, or committed and not settled.
+pub const CHANGES_MAX: usize = 1 << 16;
 
 /// A message and what every head says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// Term the sender is in.
     pub epoch: Epoch,
-    /// The sender knows everything up to here to be on both sites.
+    /// Up to here nothing is in flight, as the sender knows: it is on both sites, or was
+    /// acknowledged by one that was alone and is in what that one has written since its snapshot.
     pub low_water: Osn,
     /// What it says.
     pub message: Message,
@@ -100,7 +106,7 @@ pub enum Message {
         /// Its number.
         osn: Osn,
     },
-    /// Primary: the recovery is complete; all before this number is on both.
+    /// Primary: the recovery is complete; nothing before this number is in flight.
     Settled {
         /// Its number.
         osn: Osn,

@@ -45,14 +45,39 @@ pub(crate) struct Identity {
     pub address: Option<String>,
 }
 
+/// Held while a question about the datastore is answered: its changes come one by one.
+type Turns = BTreeMap<PairId, Rc<Mutex<()>>>;
+
+/// A question's place at its datastore; the last one takes the entry away.
+struct Gate<'a> {
+    turns: &'a RefCell<Turns>,
+    pair: PairId,
+    turn: Rc<Mutex<()>>,
+}
+
+impl<'a> Gate<'a> {
+    fn of(turns: &'a RefCell<Turns>, pair: PairId) -> Self {
+        let turn = turns.borrow_mut().entry(pair).or_default().clone();
+        Self { turns, pair, turn }
+    }
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        // The table's and this one.
+        if Rc::strong_count(&self.turn) == 2 {
+            self.turns.borrow_mut().remove(&self.pair);
+        }
+    }
+}
+
 /// See the module's head.
 pub(crate) struct Desk {
     identity: Identity,
     clock: Rc<dyn Clock>,
     opened: Nanos,
     witness: Witness<Records>,
-    /// Held while a question about the datastore is answered: its changes come one by one.
-    gates: RefCell<BTreeMap<PairId, Rc<Mutex<()>>>>,
+    gates: RefCell<Turns>,
     roll: RefCell<Roll>,
     heard: RefCell<BTreeMap<SiteId, Nanos>>,
 }
@@ -113,8 +138,9 @@ impl Desk {
             let grounds = Grounds { lease_left: Duration::ZERO, told_by_other: None, wall: self.clock.wall() };
             return Ok(judge::judge(None, ask, &grounds));
         }
-        let gate = self.gate(ask.pair)?;
-        let _turn = gate.lock().await;
+        self.refuse_if_full(ask.pair)?;
+        let gate = Gate::of(&self.gates, ask.pair);
+        let _turn = gate.turn.lock().await;
         let before = self.witness.standing(ask.pair);
         // The time is taken when it is this question's turn: a lease counts from its answer.
         let verdict = self.witness.answer(ask, self.clock.now(), self.clock.wall()).await.map_err(unusable)?;
@@ -124,15 +150,11 @@ impl Desk {
         Ok(verdict)
     }
 
-    fn gate(&self, pair: PairId) -> Result<Rc<Mutex<()>>, Problem> {
-        let mut gates = self.gates.borrow_mut();
-        if gates.len() >= PAIRS_MAX && !gates.contains_key(&pair) {
-            return Err(Problem::new(
-                &codes::CONFLICT,
-                format!("the witness keeps {PAIRS_MAX} records, the most it may"),
-            ));
+    fn refuse_if_full(&self, pair: PairId) -> Result<(), Problem> {
+        if self.witness.keeps(pair) || self.witness.count() < PAIRS_MAX {
+            return Ok(());
         }
-        Ok(gates.entry(pair).or_default().clone())
+        Err(Problem::new(&codes::CONFLICT, format!("the witness keeps {PAIRS_MAX} records, the most it may")))
     }
 
     fn enrol(&self, shown: Fingerprint, site: SiteId, secret: &str) -> Result<Answer, Problem> {

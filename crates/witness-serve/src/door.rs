@@ -2,7 +2,13 @@
 //!
 //! Questions of one connection are answered one after the other. Whoever is not a site yet
 //! gets one question and little time; whoever does not read its answers is let go.
+//!
+//! Whoever is not known yet takes no place of a site: there is room for a few of these, and the
+//! one that has been there longest makes way. So connections that say nothing keep no site out:
+//! a site's handshake takes a round trip or two.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,8 +19,8 @@ use control::{Problem, codes, mutual};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet, spawn_local};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use witness::wire::{LENGTH_BYTES, QUESTION_BYTES_MAX, Question, payload_bytes};
@@ -23,13 +29,15 @@ use crate::desk::{Caller, Desk, refused};
 use crate::folder::Folder;
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Connections that are not known to be a site's.
+const UNKNOWN_MAX: usize = 128;
 /// What a stranger has for its one question.
 const STRANGER_WITHIN: Duration = Duration::from_secs(10);
 /// A site renews every second or two; one that is silent for this long has gone.
 const IDLE_FOR: Duration = Duration::from_secs(300);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections of sites at once; more wait in the kernel's queue.
+/// Connections of sites at once; another one is refused.
 const CONNECTIONS_MAX: usize = 1024;
 
 /// Open doors that nobody answers yet.
@@ -76,35 +84,78 @@ impl Doors {
     }
 }
 
+/// Connections that are not known to be a site's, oldest first.
+#[derive(Default)]
+struct Unknown {
+    last: Cell<u64>,
+    waiting: RefCell<BTreeMap<u64, AbortHandle>>,
+}
+
+impl Unknown {
+    fn enter(&self) -> u64 {
+        self.last.set(self.last.get() + 1);
+        self.last.get()
+    }
+
+    /// The connection `number` waits; the oldest makes way if there are too many.
+    fn wait(&self, number: u64, connection: AbortHandle) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.insert(number, connection);
+        if waiting.len() > UNKNOWN_MAX
+            && let Some((_, oldest)) = waiting.pop_first()
+        {
+            oldest.abort();
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        self.waiting.borrow_mut().remove(&number);
+    }
+}
+
 async fn answer_sites(listener: TcpListener, acceptor: TlsAcceptor, desk: Rc<Desk>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let unknown = Rc::new(Unknown::default());
     // Ends with this task, and every connection with it.
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((stream, from)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (acceptor, desk) = (acceptor.clone(), desk.clone());
-        open.spawn_local(async move {
-            if let Err(error) = answer_site(stream, &acceptor, &desk).await {
+        let number = unknown.enter();
+        let (acceptor, desk, places, among) = (acceptor.clone(), desk.clone(), places.clone(), unknown.clone());
+        let connection = open.spawn_local(async move {
+            let known = || {
+                among.leave(number);
+                places.clone().try_acquire_owned().ok()
+            };
+            if let Err(error) = answer_site(stream, &acceptor, &desk, known).await {
                 tracing::debug!(%from, %error, "a connection has ended");
             }
-            drop(place);
+            among.leave(number);
         });
+        unknown.wait(number, connection);
     }
 }
 
-async fn answer_site(stream: TcpStream, acceptor: &TlsAcceptor, desk: &Desk) -> io::Result<()> {
+async fn answer_site(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    desk: &Desk,
+    known: impl FnOnce() -> Option<OwnedSemaphorePermit>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await??;
     let shown = mutual::peer(stream.get_ref().1).ok_or(io::ErrorKind::PermissionDenied)?;
     let caller = Caller::Shows(shown);
-    while desk.knows(caller) {
-        if !timeout(IDLE_FOR, answer_one(&mut stream, caller, desk)).await?? {
-            return Ok(());
+    if desk.knows(caller) {
+        let _place = known().ok_or(io::ErrorKind::QuotaExceeded)?;
+        while desk.knows(caller) {
+            if !timeout(IDLE_FOR, answer_one(&mut stream, caller, desk)).await?? {
+                return Ok(());
+            }
         }
     }
     timeout(STRANGER_WITHIN, answer_one(&mut stream, caller, desk)).await??;

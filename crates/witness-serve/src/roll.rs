@@ -88,7 +88,9 @@ impl Roll {
     /// for the name is good no more.
     pub fn invite(&mut self, name: &str, now: Timestamp) -> Result<(Secret, Timestamp), Problem> {
         check_name(name)?;
-        if self.members.len() + self.invited.len() >= ENTRIES_MAX {
+        self.forget_expired(now);
+        let replaces = self.invited.contains_key(name);
+        if self.members.len() + self.invited.len() - usize::from(replaces) >= ENTRIES_MAX {
             return Err(Problem::new(
                 &codes::CONFLICT,
                 format!("the witness knows {ENTRIES_MAX} sites, the most it may"),
@@ -100,6 +102,17 @@ impl Roll {
         write_json(&self.invitation_file(name), &invitation)?;
         self.invited.insert(name.to_owned(), invitation);
         Ok((secret, until))
+    }
+
+    /// Invitations that let nobody in any more take no place either. A file that comes back after a
+    /// crash lets nobody in, so nothing is waited for.
+    fn forget_expired(&mut self, now: Timestamp) {
+        let expired: Vec<String> =
+            self.invited.values().filter(|one| one.until <= now).map(|one| one.name.clone()).collect();
+        for name in expired {
+            let _ = std::fs::remove_file(self.invitation_file(&name));
+            self.invited.remove(&name);
+        }
     }
 
     /// Lets a site in. The secret is used up before the site is on the roll, so it never lets
@@ -145,18 +158,21 @@ impl Roll {
         Ok(member)
     }
 
-    /// Takes a site off the roll, and an invitation for its name.
+    /// Takes a site off the roll, and an invitation for its name. It is shut out at once,
+    /// whatever the disk says; that it stays so is said when it is durable, and until then it can
+    /// be asked again. The invitation goes first: it could let the site in again.
     pub fn remove(&mut self, name: &str) -> Result<(), Problem> {
         check_name(name)?;
+        let files = [self.invitation_file(name), self.sites.join(format!("{name}.json"))];
         let known = self.members.values().any(|one| one.name == name) || self.invited.contains_key(name);
-        if !known {
+        if !known && !files.iter().any(|path| path.exists()) {
             return Err(Problem::new(&codes::SITE_NOT_FOUND, format!("the witness has no site named {name:?}")));
-        }
-        for path in [self.sites.join(format!("{name}.json")), self.invitation_file(name)] {
-            take_away(&path).map_err(|error| unusable(&path, &error))?;
         }
         self.members.retain(|_, one| one.name != name);
         self.invited.remove(name);
+        for path in files {
+            take_away(&path).map_err(|error| unusable(&path, &error))?;
+        }
         Ok(())
     }
 
@@ -247,6 +263,44 @@ mod tests {
         assert!(Roll::open(&folder).unwrap().member(shown("cc")).is_none());
         assert_eq!(roll.remove("site-a").unwrap_err().code(), &codes::SITE_NOT_FOUND);
         enrol(&mut roll, "site-a", B, "bb").unwrap();
+    }
+
+    #[test]
+    fn expired_invitations_take_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let mut roll = Roll::open(&folder).unwrap();
+        roll.invite("site-a", later(0)).unwrap();
+        let old = roll.invited["site-a"].clone();
+        for number in 1..ENTRIES_MAX {
+            roll.invited.insert(format!("site-{number}"), Invitation { name: format!("site-{number}"), ..old.clone() });
+        }
+        assert!(roll.invite("one-more", later(1)).is_err(), "all are good");
+        assert!(roll.invite("site-a", later(1)).is_ok(), "it takes the place of its own");
+        roll.invite("one-more", later(24)).unwrap();
+        assert_eq!(roll.invited.len(), 2, "site-a was asked anew an hour later");
+        assert_eq!(Roll::open(&folder).unwrap().invited.len(), 2);
+    }
+
+    /// A disk that fails must not leave a removed site in, nor a token that lets it in again.
+    #[test]
+    fn a_removed_site_is_shut_out_even_if_the_disk_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let mut roll = Roll::open(&folder).unwrap();
+        let (secret, _) = roll.invite("site-a", later(0)).unwrap();
+        roll.enrol(A, &secret, shown("aa"), later(0)).unwrap();
+        roll.invite("site-a", later(0)).unwrap();
+        // What is no file cannot be taken away.
+        let file = folder.sites().join("site-a.json");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(roll.remove("site-a").is_err(), "it is not durable");
+        assert!(roll.member(shown("aa")).is_none() && roll.invited.is_empty(), "and holds all the same");
+        assert!(!roll.invitation_file("site-a").exists());
+        assert!(roll.remove("site-a").is_err(), "asked again, it says so again");
+        std::fs::remove_dir(&file).unwrap();
+        assert_eq!(roll.remove("site-a").unwrap_err().code(), &codes::SITE_NOT_FOUND);
     }
 
     #[test]

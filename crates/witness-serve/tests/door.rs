@@ -183,6 +183,29 @@ fn rubbish_takes_nothing_down_and_nothing_up() {
     });
 }
 
+/// More silent connections than there are places for all of them together: a site is let in as if
+/// nobody else were there.
+#[test]
+fn silent_connections_keep_no_site_out() {
+    block_on(async {
+        let house = House::open().await;
+        let (a, mut site_a) = house.join("site-a").await;
+        let mut silent = Vec::new();
+        for _ in 0..1200 {
+            silent.push(TcpStream::connect(house.ready.listen).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        let asked = std::time::Instant::now();
+        assert_eq!(refusal(&mut site_a, &look(a, 1)).await, Ok(Some(Refusal::Unknown)), "it was connected before");
+        let (b, mut site_b) = house.join("site-b").await;
+        assert_eq!(refusal(&mut site_b, &look(b, 1)).await, Ok(Some(Refusal::Unknown)));
+        assert!(asked.elapsed() < Duration::from_secs(5), "a handshake is given up after ten");
+        // The oldest of them were let go.
+        let mut end = [0; 1];
+        assert_eq!(silent[0].read(&mut end).await.unwrap_or(0), 0);
+    });
+}
+
 #[test]
 fn without_a_certificate_there_is_no_handshake() {
     block_on(async {

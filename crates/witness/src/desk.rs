@@ -1,5 +1,10 @@
 //! The witness at work: questions in, durable records and answers out.
 //!
+//! A change whose fate is not known (the write failed, or nobody waited for it) puts its record in
+//! doubt: whoever it would name may act on it already. Nothing about it is answered until the ledger
+//! has been read again, but a renewal of whoever is primary either way: the lease of a holder who
+//! may not be in the record any more is not renewed.
+//!
 //! Costs per question: a renewal touches memory only; a change is one durable write of the
 //! ledger. A hundred pairs that renew every second or two are a few hundred small messages.
 
@@ -27,6 +32,8 @@ struct File {
     /// What sites told a witness without memory.
     told: BTreeMap<SiteId, Standing>,
     history: Vec<Standing>,
+    /// What a change that was begun would make of it, while nobody knows whether that was kept.
+    in_doubt: Option<Standing>,
 }
 
 /// One datastore as people see it.
@@ -69,16 +76,30 @@ impl<L: Ledger> Witness<L> {
     /// The ledger's. The change may or may not have been kept then, so the record is read
     /// again before the next answer.
     pub async fn answer(&self, ask: &Ask, now: Nanos, wall: WallNanos) -> Result<Verdict, LedgerFault> {
+        if let Err(fault) = self.resolve_doubt(ask.pair, now).await
+            && !self.holds_either_way(ask)
+        {
+            return Err(fault);
+        }
+        let answered = self.decide(ask, now, wall).await;
+        self.forget_unfounded(ask.pair);
+        answered
+    }
+
+    async fn decide(&self, ask: &Ask, now: Nanos, wall: WallNanos) -> Result<Verdict, LedgerFault> {
         let (before, verdict) = self.judged(ask, now, wall);
         let (Ok(lease), Some(next)) = (verdict.outcome, verdict.standing) else { return Ok(verdict) };
         if before != Some(next) {
             let version = before.map_or(0, |standing| standing.version);
+            // Before the write, since whoever waits for it may go away.
+            self.doubt(ask.pair, Some(next));
             let kept = self.ledger.replace(version, &next).await;
             if !matches!(kept, Ok(true)) {
-                self.reload(now).await?;
+                self.resolve_doubt(ask.pair, now).await?;
                 kept?;
                 return Ok(Verdict { outcome: Err(Refusal::Stale), standing: self.standing(ask.pair) });
             }
+            self.doubt(ask.pair, None);
         }
         self.keep(ask, next, lease, now);
         Ok(verdict)
@@ -126,19 +147,59 @@ impl<L: Ledger> Witness<L> {
         }
     }
 
-    /// Reads the records again after a write whose fate is unknown. Leases that run go on;
-    /// of records that are new to this witness nothing is known, so theirs start anew.
-    async fn reload(&self, now: Nanos) -> Result<(), LedgerFault> {
-        let records = self.ledger.load().await?;
-        let mut files = self.files.borrow_mut();
-        for standing in records {
-            let file = files.entry(standing.pair).or_default();
-            if file.standing != Some(standing) {
-                file.standing = Some(standing);
-                file.grant = Some(Grant::from(now, standing.lease()));
-            }
+    /// A renewal of whoever is primary in the record as it was and in the one it may be.
+    fn holds_either_way(&self, ask: &Ask) -> bool {
+        let files = self.files.borrow();
+        let known = files.get(&ask.pair).map(|file| [file.standing, file.in_doubt]);
+        let AskKind::Renew { epoch } = ask.kind else { return false };
+        let holds = |standing: Standing| standing.primary == ask.from && standing.epoch == epoch;
+        known.is_some_and(|both| both.into_iter().all(|one| one.is_some_and(holds)))
+    }
+
+    fn doubt(&self, pair: PairId, in_doubt: Option<Standing>) {
+        if let Some(file) = self.files.borrow_mut().get_mut(&pair) {
+            file.in_doubt = in_doubt;
         }
+    }
+
+    /// Reads a record in doubt again. A lease that runs goes on where the record is as it was
+    /// known; under another one nothing is known, so it starts anew.
+    async fn resolve_doubt(&self, pair: PairId, now: Nanos) -> Result<(), LedgerFault> {
+        if self.files.borrow().get(&pair).is_none_or(|file| file.in_doubt.is_none()) {
+            return Ok(());
+        }
+        let kept = self.ledger.load().await?.into_iter().find(|standing| standing.pair == pair);
+        let mut files = self.files.borrow_mut();
+        let file = files.entry(pair).or_default();
+        if file.standing != kept {
+            file.standing = kept;
+            file.grant = kept.map(|standing| Grant::from(now, standing.lease()));
+            file.history.extend(kept);
+        }
+        file.in_doubt = None;
         Ok(())
+    }
+
+    /// A question about a datastore without a record leaves nothing behind, unless a site told
+    /// what it knows of it.
+    fn forget_unfounded(&self, pair: PairId) {
+        let is_empty = |file: &File| file.standing.is_none() && file.told.is_empty() && file.in_doubt.is_none();
+        let mut files = self.files.borrow_mut();
+        if files.get(&pair).is_some_and(is_empty) {
+            files.remove(&pair);
+        }
+    }
+
+    /// Datastores that something is kept of.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.files.borrow().len()
+    }
+
+    /// Whether anything is kept of this one.
+    #[must_use]
+    pub fn keeps(&self, pair: PairId) -> bool {
+        self.files.borrow().contains_key(&pair)
     }
 
     /// The record of one datastore.

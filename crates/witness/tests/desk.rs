@@ -59,10 +59,15 @@ impl<L: Ledger> Desk<L> {
 struct Disk {
     ledger: std::rc::Rc<MemoryLedger>,
     full: std::rc::Rc<std::cell::Cell<bool>>,
+    /// What is written stays, and neither that nor anything else is told.
+    dumb: std::rc::Rc<std::cell::Cell<bool>>,
 }
 
 impl Ledger for Disk {
     async fn load(&self) -> Result<Vec<Standing>, LedgerFault> {
+        if self.dumb.get() {
+            return Err(LedgerFault::Unreachable("it says nothing".into()));
+        }
         self.ledger.load().await
     }
 
@@ -70,7 +75,8 @@ impl Ledger for Disk {
         if self.full.get() {
             return Err(LedgerFault::Unreachable("no space left".into()));
         }
-        self.ledger.replace(before, next).await
+        let kept = self.ledger.replace(before, next).await;
+        if self.dumb.get() { Err(LedgerFault::Unreachable("it says nothing".into())) } else { kept }
     }
 }
 
@@ -135,6 +141,82 @@ fn what_is_not_durable_is_not_answered() {
     assert!(desk.witness.standing(PAIR).unwrap().in_sync);
     // a renewal needs no write
     assert_eq!(desk.ask(2, A, 3, AskKind::Renew { epoch: Epoch(1) }).outcome, Ok(Lease::Runs));
+}
+
+/// A takeover was written and nobody was told: from then on the old primary's lease is not renewed,
+/// or both sites would hold one when the record is read again.
+#[test]
+fn a_takeover_in_doubt_ends_the_renewals_of_the_old_primary() {
+    let disk = Disk::default();
+    let desk = Desk::open(disk.clone(), 0);
+    desk.pair(0);
+    let put = |ms, from, seen_version, kind| {
+        let ask = Ask { pair: PAIR, from, seen_version, kind };
+        now_or_never(desk.witness.answer(&ask, at(ms), WallNanos(ms)))
+    };
+    disk.dumb.set(true);
+    assert!(put(6_000, B, 3, TAKE_OVER).is_err());
+    assert!(put(6_001, A, 3, AskKind::Renew { epoch: Epoch(1) }).is_err(), "in doubt");
+    disk.dumb.set(false);
+    let renewed = put(6_002, A, 3, AskKind::Renew { epoch: Epoch(1) }).unwrap();
+    assert_eq!((renewed.outcome, renewed.standing.unwrap().primary), (Err(Refusal::NotPrimary), B));
+    assert_eq!(desk.ask(6_003, B, 3, AskKind::Renew { epoch: Epoch(2) }).outcome, Ok(Lease::Runs));
+}
+
+/// Whoever is primary either way goes on: nobody takes over from it by that change.
+#[test]
+fn a_change_in_doubt_that_keeps_the_primary_keeps_its_lease() {
+    let disk = Disk::default();
+    let desk = Desk::open(disk.clone(), 0);
+    desk.pair(0);
+    disk.dumb.set(true);
+    let put = |from, kind| {
+        let ask = Ask { pair: PAIR, from, seen_version: 3, kind };
+        now_or_never(desk.witness.answer(&ask, at(1), WallNanos(1)))
+    };
+    assert!(put(A, GO_ALONE).is_err());
+    assert_eq!(put(A, AskKind::Renew { epoch: Epoch(1) }).unwrap().outcome, Ok(Lease::Runs));
+    assert!(put(A, GO_ALONE).is_err() && put(B, AskKind::Look).is_err(), "nothing else is answered");
+}
+
+/// The connection that asked is gone while its change is being written.
+#[test]
+fn a_change_that_nobody_waits_for_is_read_again() {
+    #[derive(Clone, Default)]
+    struct Slow(Disk);
+    impl Ledger for Slow {
+        async fn load(&self) -> Result<Vec<Standing>, LedgerFault> {
+            self.0.load().await
+        }
+        async fn replace(&self, before: u64, next: &Standing) -> Result<bool, LedgerFault> {
+            let kept = self.0.replace(before, next).await;
+            if self.0.full.get() { std::future::pending().await } else { kept }
+        }
+    }
+    let disk = Disk::default();
+    Desk::open(disk.clone(), 0).pair(0);
+    let desk = Desk::open(Slow(disk.clone()), 0);
+    let ask = Ask { pair: PAIR, from: A, seen_version: 3, kind: GO_ALONE };
+    now_or_never(
+        disk.ledger.replace(3, &Standing { version: 4, in_sync: false, ..desk.witness.standing(PAIR).unwrap() }),
+    )
+    .unwrap();
+    disk.full.set(true);
+    {
+        let mut answer = pin!(desk.witness.answer(&ask, at(1), WallNanos(1)));
+        assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert_eq!(desk.ask(2, A, 3, AskKind::Renew { epoch: Epoch(1) }).standing.unwrap().version, 4);
+}
+
+#[test]
+fn questions_that_make_no_record_leave_nothing_behind() {
+    let desk = Desk::open(MemoryLedger::default(), 0);
+    desk.ask(0, A, 0, AskKind::Found { lease_ms: 10 });
+    desk.ask(0, A, 0, AskKind::Look);
+    assert_eq!((desk.witness.count(), desk.witness.keeps(PAIR)), (0, false));
+    desk.pair(0);
+    assert_eq!((desk.witness.count(), desk.witness.keeps(PAIR)), (1, true));
 }
 
 #[test]

@@ -115,6 +115,8 @@ struct Site {
     mirror: Option<Mirror>,
     life: u64,
     disk: Disk,
+    /// The copying that it wants done.
+    levels: Option<u64>,
     /// Parts in a million by which its clock is fast.
     drift: i64,
     stable_at: Nanos,
@@ -255,7 +257,7 @@ impl World {
             let mut disk = Disk::default();
             disk.kept = Kept { memory: Memory { known: Some(founded()), asked: None }, ..Kept::default() };
             let drift = rng.between(0, 180_000) as i64 - 90_000;
-            Site { mirror: None, life: 0, disk, drift, stable_at: now }
+            Site { mirror: None, life: 0, disk, levels: None, drift, stable_at: now }
         };
         let sites = [site(&mut rng), site(&mut rng)];
         let client = |_| Client { op: None, reads: Vec::new(), at: 0, sequence: 0 };
@@ -461,7 +463,15 @@ impl World {
                 self.after(delay, Event::Check(site, life, osn));
             }
             Action::Answer(op, answer) => self.answer(site, op, &answer),
-            Action::Level(number) => self.after(millis(20), Event::Level(site, life, number)),
+            Action::Level(number) => {
+                self.sites[site].levels = Some(number);
+                self.after(millis(20), Event::Level(site, life, number));
+            }
+            Action::EndLevel(number) => {
+                assert_eq!(self.sites[site].levels, Some(number), "what is ended was begun");
+                self.sites[site].levels = None;
+            }
+            Action::NotAsked(kind) => panic!("{kind:?} was not asked"),
             Action::Notice(standing) => self.count_change(site, &standing),
             Action::WakeAt(at) => {
                 let delay = at.since(self.clock(site));
@@ -590,8 +600,8 @@ impl World {
     // -- the datastore of a site, as far as the mirror needs one
 
     fn resolve(&mut self, site: usize, op: OpId) {
-        let Some((client, Doing::Change { name, stamp, .. })) = self.client_of(op) else {
-            return self.tell(site, Input::Resolved(op, None));
+        let Some((_, Doing::Change { name, stamp, .. })) = self.client_of(op) else {
+            return self.tell(site, Input::Resolved(op, Err(Buf::new())));
         };
         let value = self.value_of(stamp);
         let request = Buf::copy_from_slice(&value.to_le_bytes());
@@ -599,21 +609,21 @@ impl World {
         if let Some(reply) = store.answers.get(&request).cloned() {
             // A retry is answered with what was answered first.
             self.seen.answered_from_cache += 1;
-            self.tell(site, Input::Resolved(op, None));
-            if self.clients[client].op.as_ref().is_some_and(|(now, _)| *now == op) && self.serves(site) {
-                self.answer(site, op, &Answer::Changed(reply));
-            }
-            return;
+            return self.tell(site, Input::Resolved(op, Err(reply)));
         }
         let before = store.names.get(&name).copied().unwrap_or_default();
         let body = [name.to_le_bytes(), value.to_le_bytes()].concat();
         let change = Change { request, body: body.into(), reply: Buf::copy_from_slice(&before.to_le_bytes()) };
-        self.tell(site, Input::Resolved(op, Some(change)));
+        self.tell(site, Input::Resolved(op, Ok(change)));
     }
 
-    /// What a resync will do: everything that differs is copied, while nothing changes.
+    /// What a resync will do: what either site has written since its snapshot is copied, and
+    /// nothing else, while nothing changes.
     fn level(&mut self, site: usize, life: u64, number: u64) {
         let peer = 1 - site;
+        if self.sites[site].levels != Some(number) {
+            return;
+        }
         let quiet = self.sites.iter().all(|site| site.disk.is_quiet());
         let linked = self.link.as_ref().is_some_and(|link| link.ends == [true; 2]) && !self.is_cut(Cut::Link);
         if !linked || self.sites[peer].mirror.is_none() {
@@ -623,7 +633,11 @@ impl World {
             return self.after(millis(5), Event::Level(site, life, number));
         }
         self.seen.resynced += 1;
-        self.sites[peer].disk.store = self.sites[site].disk.store.clone();
+        let mut delta = self.sites[site].disk.delta.clone();
+        delta.add(&self.sites[peer].disk.delta);
+        let from = self.sites[site].disk.store.clone();
+        self.sites[peer].disk.store.take(&delta, &from);
+        self.sites[site].levels = None;
         self.tell(site, Input::Levelled(number));
     }
 
