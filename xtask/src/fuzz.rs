@@ -2,19 +2,23 @@
 //!
 //! With a C++ compiler the inputs are guided by coverage: bolero brings libFuzzer along,
 //! and the compiler counts edges and comparisons (stable flags, no nightly needed). What
-//! it finds interesting is kept in the build folder and used again. Without one, bolero's
+//! it finds interesting is kept in the build folder and used again; `--keep` puts the fewest
+//! inputs that reach as much into the checkout, where every run of the tests runs them (see
+//! `corpus`). Without one, bolero's
 //! own engine draws inputs at random, and the command says so. Either way the inputs of
 //! most targets are valid images with bytes changed and checks made to fit again, so
 //! that what lies behind a check is reached.
 //!
 //! Built like the tests, so that overflow checks and debug assertions are on.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use syn::visit::{self, Visit};
 
+use crate::corpus::Corpus;
 use crate::run::Call;
 use crate::tidy::code::{self, Code};
 use crate::tree::Tree;
@@ -33,6 +37,9 @@ pub struct FuzzArgs {
     /// Only targets of this crate, or whose name contains this
     #[arg(long)]
     pub only: Option<String>,
+    /// Keep the inputs that reach most, as few as do, for every run of the tests
+    #[arg(long)]
+    pub keep: bool,
     /// Draw inputs at random even where coverage could guide them
     #[arg(long)]
     pub random: bool,
@@ -68,6 +75,28 @@ struct Target {
     /// Where cargo finds it: `--lib` or `--test NAME`.
     place: Vec<String>,
     test: String,
+    /// Its source file.
+    path: String,
+    /// The modules around it, within its program.
+    modules: Vec<String>,
+}
+
+impl Target {
+    fn corpus(&self, tree: &Tree) -> Corpus {
+        let path = self.modules.iter().chain([&self.test]).cloned().collect::<Vec<_>>().join("::");
+        Corpus::of(&tree.root().join(&self.path), &path)
+    }
+}
+
+/// Unpacks the kept inputs of all targets, so that the tests run them.
+pub fn unpack_corpora(tree: &Tree) -> Result<(), String> {
+    let (code, _) = code::parse(&tree.sources()?);
+    let mut inputs = 0;
+    for target in targets(&code) {
+        inputs += target.corpus(tree).unpack()?;
+    }
+    println!("{inputs} inputs that fuzzing found are run by the tests");
+    Ok(())
 }
 
 /// Runs the targets one after the other and says how many ran, and how.
@@ -84,7 +113,7 @@ pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<String, String> {
     let mut failed = Vec::new();
     for target in &targets {
         let outcome = match engine {
-            Engine::Coverage => guided(tree, target, args.seconds),
+            Engine::Coverage => guided(tree, target, args),
             Engine::Random => drawn(tree, target, args.seconds),
         };
         match outcome {
@@ -101,31 +130,50 @@ pub fn fuzz(tree: &Tree, args: &FuzzArgs) -> Result<String, String> {
 }
 
 /// Runs a target under libFuzzer. What it printed last is the note.
-fn guided(tree: &Tree, target: &Target, seconds: u64) -> Result<String, String> {
+fn guided(tree: &Tree, target: &Target, args: &FuzzArgs) -> Result<String, String> {
     let folder = tree.build_folder()?.join("fuzz");
-    let corpus = folder.join("corpus").join(&target.test);
-    fs::create_dir_all(&corpus).map_err(|why| format!("{}: {why}", corpus.display()))?;
-    let artifacts = folder.join("found").join(&target.test);
-    fs::create_dir_all(&artifacts).map_err(|why| format!("{}: {why}", artifacts.display()))?;
-    let arguments = format!(
-        "{} -max_total_time={seconds} -max_len=8192 -timeout=60 -rss_limit_mb=4096 -artifact_prefix={}/",
-        corpus.display(),
-        artifacts.display()
+    let made = |folder: PathBuf| match fs::create_dir_all(&folder) {
+        Ok(()) => Ok(folder.display().to_string()),
+        Err(why) => Err(format!("{}: {why}", folder.display())),
+    };
+    let corpus = made(folder.join("corpus").join(&target.test))?;
+    let found = made(folder.join("found").join(&target.test))?;
+    let kept = target.corpus(tree);
+    kept.unpack()?;
+    let kept_inputs = made(kept.folder().to_path_buf())?;
+    let limits = format!(
+        "-max_total_time={} -max_len=8192 -timeout=60 -rss_limit_mb=4096 -artifact_prefix={found}/",
+        args.seconds
     );
-    let (code, output) = Call::cargo(tree.root())
+    let (code, output) = under_libfuzzer(tree, target, &format!("{corpus} {kept_inputs} {limits}"))?;
+    let done = output.lines().rfind(|line| line.starts_with("Done ")).unwrap_or_default();
+    if code != Some(0) || done.is_empty() {
+        return Err(tail(&output));
+    }
+    let mut note = format!("{done}; {}", coverage(&output));
+    if args.keep {
+        let merged = folder.join("merged").join(&target.test);
+        let _ = fs::remove_dir_all(&merged);
+        let into = made(merged.clone())?;
+        let (code, output) = under_libfuzzer(tree, target, &format!("-merge=1 {into} {corpus} {kept_inputs}"))?;
+        if code != Some(0) {
+            return Err(tail(&output));
+        }
+        let _ = write!(note, "; {} inputs kept", kept.pack(&merged)?);
+    }
+    Ok(note)
+}
+
+fn under_libfuzzer(tree: &Tree, target: &Target, arguments: &str) -> Result<(Option<i32>, String), String> {
+    Call::cargo(tree.root())
         .env("RUSTFLAGS", COVERAGE_FLAGS)
-        .env("BOLERO_LIBFUZZER_ARGS", &arguments)
-        .env("CARGO_TARGET_DIR", &folder.join("build").to_string_lossy())
+        .env("BOLERO_LIBFUZZER_ARGS", arguments)
+        .env("CARGO_TARGET_DIR", &tree.build_folder()?.join("fuzz/build").to_string_lossy())
         // Naming the machine keeps the flags away from build scripts.
         .args(["test", "--target", host()?.as_str(), "--package", &target.package])
         .args(&target.place)
         .args(["--", &target.test, "--test-threads", "1"])
-        .captured()?;
-    let last = |start: &str| output.lines().rfind(|line| line.starts_with(start)).unwrap_or_default().to_owned();
-    match (code, last("Done ")) {
-        (Some(0), done) if !done.is_empty() => Ok(format!("{done}; {}", coverage(&output))),
-        _ => Err(tail(&output)),
-    }
+        .captured()
 }
 
 /// `cov: 123 ft: 456 corp: 7/89b` of the last line of libFuzzer that says it.
@@ -163,7 +211,7 @@ fn tail(output: &str) -> String {
 fn targets(code: &[Code]) -> Vec<Target> {
     let mut found = Vec::new();
     for one in code {
-        let mut finder = Finder { code: one, functions: Vec::new(), found: &mut found };
+        let mut finder = Finder { code: one, modules: modules(&one.path), functions: Vec::new(), found: &mut found };
         finder.visit_file(&one.file);
     }
     found
@@ -175,8 +223,18 @@ fn place(path: &str) -> Vec<String> {
     test.map_or(vec!["--lib".to_owned()], |test| vec!["--test".to_owned(), test.to_owned()])
 }
 
+/// The module that a source file is, within its program: `crates/x/src/a/b.rs` is `a::b`,
+/// `crates/x/tests/a.rs` the root, `crates/x/tests/a/b.rs` is `b`.
+fn modules(path: &str) -> Vec<String> {
+    let (folder, skipped) = if path.contains("/tests/") { ("/tests/", 1) } else { ("/src/", 0) };
+    let inner = path.split(folder).nth(1).unwrap_or_default().trim_end_matches(".rs");
+    let names = inner.split('/').skip(skipped).filter(|name| !["lib", "main", "mod"].contains(name));
+    names.map(str::to_owned).collect()
+}
+
 struct Finder<'a> {
     code: &'a Code,
+    modules: Vec<String>,
     functions: Vec<String>,
     found: &'a mut Vec<Target>,
 }
@@ -188,13 +246,20 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         self.functions.pop();
     }
 
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        self.modules.push(module.ident.to_string());
+        visit::visit_item_mod(self, module);
+        self.modules.pop();
+    }
+
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
         let names: Vec<String> = call.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         let is_check = matches!(names.as_slice(), [all] if all == "check")
             || matches!(names.as_slice(), [krate, check] if krate == "bolero" && check == "check");
         if let (true, Some(test)) = (is_check, self.functions.first()) {
             let (package, place) = (self.code.owner.clone(), place(&self.code.path));
-            let target = Target { package, place, test: test.clone() };
+            let (path, modules) = (self.code.path.clone(), self.modules.clone());
+            let target = Target { package, place, test: test.clone(), path, modules };
             if !self.found.contains(&target) {
                 self.found.push(target);
             }
@@ -211,7 +276,10 @@ mod tests {
         let text = "#[test] fn rpc_bytes() { bolero::check!().for_each(|b| parse(b)); } #[test] fn other() {}";
         let code = code::sample("crates/nfs/tests/fuzz.rs", text);
         let place = vec!["--test".into(), "fuzz".into()];
-        assert_eq!(targets(&code), [Target { package: "nfs".into(), place, test: "rpc_bytes".into() }]);
+        let (path, modules) = ("crates/nfs/tests/fuzz.rs".to_owned(), vec![]);
+        assert_eq!(targets(&code), [Target { package: "nfs".into(), place, test: "rpc_bytes".into(), path, modules }]);
+        assert_eq!(super::modules("crates/engine/src/a/b.rs"), ["a", "b"]);
+        assert_eq!(super::modules("crates/parity/tests/contract/fuzz.rs"), ["fuzz"]);
         assert_eq!(super::place("crates/engine/src/fuzz.rs"), ["--lib"]);
         assert_eq!(super::place("crates/parity/tests/contract/fuzz.rs"), ["--test", "contract"]);
     }

@@ -124,7 +124,7 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
         }
         Part::Vm => (format!("{kills} kills under fio in a guest"), suite::vm_test(tree, Some(args.kills))),
         Part::Fuzz => {
-            let args = FuzzArgs { seconds: args.fuzz_seconds, only: args.fuzz_only.clone(), random: false };
+            let args = FuzzArgs { seconds: args.fuzz_seconds, only: args.fuzz_only.clone(), keep: true, random: false };
             match fuzz::fuzz(tree, &args) {
                 Ok(what) => (what, Ok(())),
                 Err(why) => (format!("{} s each", args.seconds), Err(why)),

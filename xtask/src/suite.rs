@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::run::Call;
 use crate::sabotage::{self, SabotageArgs};
 use crate::tree::Tree;
-use crate::{sim, tidy};
+use crate::{fuzz, sim, tidy};
 
 /// Seeds of the simulation that every change runs. May only grow.
 const SMOKE_SEEDS: u64 = 200;
@@ -63,6 +63,7 @@ pub fn test(tree: &Tree) -> Result<(), String> {
 
 fn run_tests(tree: &Tree) -> Result<(), String> {
     println!("\n== tests");
+    fuzz::unpack_corpora(tree)?;
     let cargo = || Call::cargo(tree.root());
     if cargo().args(["nextest", "--version"]).works() {
         return cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "slow"]).run();
