@@ -7,6 +7,7 @@
 
 mod bench;
 mod corpus;
+mod deb;
 mod fuzz;
 mod rows;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Miri,
     /// Boot virtual machines whose disks are served by vmhold (needs qemu)
     VmTest,
+    /// Make Debian packages (needs dpkg-dev)
+    Deb(deb::DebArgs),
     /// What CI runs after the machine is prepared: the same as `test`
     Ci,
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(&tree, &args),
         Command::Fuzz(args) => fuzz::fuzz(&tree, &args).map(|_| ()),
         Command::VmTest => suite::vm_test(&tree, None),
+        Command::Deb(args) => deb::deb(&tree, &args),
         Command::Miri => soak::miri(&tree),
     });
     match outcome {

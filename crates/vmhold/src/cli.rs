@@ -149,6 +149,9 @@ pub enum Noun {
     Man {
         /// The command; without one, that of vmhold itself
         command: Vec<String>,
+        /// Write the pages of all commands into this folder
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        into: Option<PathBuf>,
     },
     /// Versions of program and API
     Version,

@@ -109,7 +109,7 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Job(command) => job_command::run(command, global, say),
         Noun::Events(command) => events_command::run(command, global, say),
         Noun::Iostat(command) => iostat_command::run(command, global, say),
-        Noun::Man { command } => manual::run(command, say),
+        Noun::Man { command, into } => manual::run(command, into.as_deref(), say),
         Noun::Token(command) => people_command::tokens(command, global, say),
         Noun::Audit(command) => people_command::audit(command, global, say),
         Noun::Ui => people_command::ui(global, say),
