@@ -18,6 +18,8 @@ use stage::Stage;
 
 const FROM: &str = "packaging/deb";
 const UNITS: [&str; 3] = ["vmhold.service", "vmhold-witness.service", "vmhold-host.service"];
+const PLUGIN: &str = "packaging/pve";
+const MODULES: [&str; 2] = ["PVE/Storage/Custom/VmholdPlugin.pm", "Vmhold/Client.pm"];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// Shell, what the program calls it, and where Debian keeps its completions.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -75,6 +77,7 @@ pub fn deb(tree: &Tree, args: &DebArgs) -> Result<(), String> {
         fast: args.fast,
     };
     println!("{}", server(&run, &program)?.display());
+    println!("{}", proxmox(&run)?.display());
     Ok(())
 }
 
@@ -123,6 +126,27 @@ storage for virtual machines: NFS on a RAID-6 pool of its own
  of two sites and the agent that accelerates writes on hypervisor hosts, as
  services that are off until somebody switches them on. Installing, upgrading
  and removing it touches no drive and no data.";
+
+/// The package `vmhold-proxmox`: the storage plugin, for nodes of Proxmox VE.
+fn proxmox(run: &Run<'_>) -> Result<PathBuf, String> {
+    let stage = Stage::new(run, "vmhold-proxmox")?;
+    for module in MODULES {
+        stage.copy(&format!("{PLUGIN}/{module}"), &format!("usr/share/perl5/{module}"), 0o644)?;
+    }
+    stage.copy(&format!("{FROM}/vmhold-proxmox.copyright"), "usr/share/doc/vmhold-proxmox/copyright", 0o644)?;
+    stage.compressed("usr/share/doc/vmhold-proxmox/PROXMOX.md", &read(&run.tree.root().join("docs/PROXMOX.md"))?)?;
+    // Proxmox VE restarts what loads plugins when a package says this, and guests run on.
+    stage.put("DEBIAN/triggers", b"activate-noawait pve-api-updates\n", 0o644)?;
+    let depends =
+        "perl, libpve-storage-perl (>= 8.0), libio-socket-ssl-perl, libnet-ssleay-perl, libjson-perl, nfs-common";
+    stage.package(&[("Architecture", "all"), ("Depends", depends), ("Section", "perl")], PROXMOX)
+}
+
+const PROXMOX: &str = "\
+storage plugin of Proxmox VE for datastores of vmhold
+ Raw disks on a vmhold datastore, with snapshots of a running VM at one point
+ of all its disks, rollback, linked clones of templates and snapshots, and
+ resize, made by the store. Files are used by NFS as with the stock plugin.";
 
 fn manual(stage: &Stage<'_>, program: &Path) -> Result<(), String> {
     let pages = stage.beside("pages");

@@ -13,10 +13,14 @@ use crate::problem::Problem;
 use crate::text::{self, Table, left, right};
 
 const NAME_BYTES_MAX: usize = 64;
+/// Where the API is if nobody says otherwise.
+const DEFAULT_API_PORT: u16 = 8080;
 
 /// A datastore: an export holding VMs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Datastore {
+    /// Which one it is, whatever its name, address and certificate: `pool-number`.
+    pub id: Option<String>,
     /// Name.
     pub name: String,
     /// Export path: `/` and the name.
@@ -158,6 +162,8 @@ impl Document for DatastoreDeleted {
 pub enum Platform {
     /// Proxmox VE.
     Proxmox,
+    /// Proxmox VE with the storage plugin of this project.
+    ProxmoxPlugin,
     /// VMware ESXi.
     Esxi,
     /// XCP-ng and XenServer.
@@ -170,8 +176,9 @@ pub enum Platform {
 
 impl Platform {
     /// All of them, with the word of the command line.
-    pub const ALL: [(Self, &str); 5] = [
+    pub const ALL: [(Self, &str); 6] = [
         (Self::Proxmox, "proxmox"),
+        (Self::ProxmoxPlugin, "proxmox-plugin"),
         (Self::Esxi, "esxi"),
         (Self::XcpNg, "xcp-ng"),
         (Self::Libvirt, "libvirt"),
@@ -204,6 +211,29 @@ pub struct MountPoint<'a> {
     pub mount_port: u16,
     /// Whether locks of clients are served, and so need no `nolock`.
     pub locks: bool,
+    /// Root of clients becomes nobody.
+    pub root_squash: bool,
+    /// Port of the API.
+    pub api_port: u16,
+    /// What the API is known by.
+    pub fingerprint: Option<&'a str>,
+}
+
+impl MountPoint<'_> {
+    /// The plugin asks the API, too: by address, fingerprint and a token that its command asks for.
+    fn proxmox_plugin(&self, options: &str, notes: &mut Vec<String>) -> Vec<String> {
+        let Self { datastore, host, api_port, .. } = *self;
+        notes.push("on every node once: install the package vmhold-proxmox".to_owned());
+        notes.push("then on any node; it asks for the token as password".to_owned());
+        let fingerprint = self.fingerprint.unwrap_or("FINGERPRINT");
+        let api = if api_port == DEFAULT_API_PORT { String::new() } else { format!(" --vmhold-api {host}:{api_port}") };
+        vec![
+            "vmhold token create proxmox --role operator".to_owned(),
+            format!(
+                "pvesm add vmhold {datastore} --server {host} --export /{datastore} --content images,rootdir --options {options}{api} --fingerprint {fingerprint} --password"
+            ),
+        ]
+    }
 }
 
 /// How to mount a datastore on one platform.
@@ -237,7 +267,7 @@ impl MountInfo {
     /// The commands for one platform. Every one of them mounts `hard`.
     #[must_use]
     pub fn new(at: &MountPoint<'_>, platform: Platform) -> Self {
-        let MountPoint { datastore, host, port, mount_port, locks } = *at;
+        let MountPoint { datastore, host, port, mount_port, locks, .. } = *at;
         let export = format!("/{datastore}");
         let standard = port == 2049;
         let mut options = "vers=3,hard,proto=tcp,timeo=600,retrans=2".to_owned();
@@ -248,13 +278,21 @@ impl MountInfo {
             options.push_str(",nolock");
         }
         let mut notes = Vec::new();
+        if at.root_squash && platform != Platform::Linux {
+            notes.push(
+                "hypervisors write as root, which is nobody here: make a datastore without --root-squash".to_owned(),
+            );
+        }
         let commands = match platform {
             Platform::Proxmox => {
                 notes.push("run once on any node of the cluster".to_owned());
+                notes.push("Proxmox VE takes it for offline unless a portmapper answers on port 111: serve it with portmap or rpcbind".to_owned());
+                notes.push("snapshots, rollback and linked clones of raw disks: --for proxmox-plugin".to_owned());
                 vec![format!(
                     "pvesm add nfs {datastore} --server {host} --export {export} --content images,rootdir --options {options}"
                 )]
             }
+            Platform::ProxmoxPlugin => at.proxmox_plugin(&options, &mut notes),
             Platform::Esxi => {
                 notes.push("the SAME line on every host; another name, address or a trailing slash makes vSphere see a second datastore".to_owned());
                 vec![format!("esxcli storage nfs add --host={host} --share={export} --volume-name={datastore}")]
@@ -274,7 +312,9 @@ impl MountInfo {
                 format!(
                     "virsh pool-define-as {datastore} netfs --source-host {host} --source-path {export} --source-format nfs --target /var/lib/libvirt/images/{datastore}"
                 ),
+                format!("virsh pool-build {datastore}"),
                 format!("virsh pool-start {datastore}"),
+                format!("virsh pool-autostart {datastore}"),
             ],
             Platform::Linux => vec![format!("mount -t nfs -o {options} {host}:{export} MOUNTPOINT")],
         };
@@ -310,7 +350,16 @@ mod tests {
     use super::*;
 
     fn at(port: u16) -> MountPoint<'static> {
-        MountPoint { datastore: "prod", host: "10.10.0.50", port, mount_port: 20048, locks: true }
+        MountPoint {
+            datastore: "prod",
+            host: "10.10.0.50",
+            port,
+            mount_port: 20048,
+            locks: true,
+            root_squash: false,
+            api_port: 8080,
+            fingerprint: Some("AB:CD"),
+        }
     }
 
     fn info(port: u16, platform: &str) -> String {
@@ -319,10 +368,23 @@ mod tests {
 
     #[test]
     fn each_platform_gets_its_own_command() {
-        assert_eq!(
-            info(2049, "proxmox"),
-            "# run once on any node of the cluster\npvesm add nfs prod --server 10.10.0.50 --export /prod --content images,rootdir --options vers=3,hard,proto=tcp,timeo=600,retrans=2\n"
+        let proxmox = info(2049, "proxmox");
+        assert!(
+            proxmox.starts_with("# run once on any node of the cluster\n") && proxmox.contains("port 111"),
+            "{proxmox}"
         );
+        assert!(
+            proxmox.ends_with("\npvesm add nfs prod --server 10.10.0.50 --export /prod --content images,rootdir --options vers=3,hard,proto=tcp,timeo=600,retrans=2\n"),
+            "{proxmox}"
+        );
+        let plugin = info(2049, "proxmox-plugin");
+        assert!(
+            plugin.ends_with("\npvesm add vmhold prod --server 10.10.0.50 --export /prod --content images,rootdir --options vers=3,hard,proto=tcp,timeo=600,retrans=2 --fingerprint AB:CD --password\n"),
+            "{plugin}"
+        );
+        let elsewhere = MountPoint { api_port: 9443, ..at(2049) };
+        let plugin = MountInfo::new(&elsewhere, Platform::ProxmoxPlugin).human();
+        assert!(plugin.contains(" --vmhold-api 10.10.0.50:9443 --fingerprint"), "{plugin}");
         assert!(
             info(2049, "esxi").ends_with("esxcli storage nfs add --host=10.10.0.50 --share=/prod --volume-name=prod\n")
         );
@@ -344,6 +406,15 @@ mod tests {
     }
 
     #[test]
+    fn hypervisors_that_would_be_nobody_are_told() {
+        let squashed = MountPoint { root_squash: true, ..at(2049) };
+        for (platform, _) in Platform::ALL {
+            let text = MountInfo::new(&squashed, platform).human();
+            assert_eq!(text.contains("nobody"), platform != Platform::Linux, "{text}");
+        }
+    }
+
+    #[test]
     fn every_command_that_has_options_mounts_hard() {
         for (platform, _) in Platform::ALL {
             let text = MountInfo::new(&at(20049), platform).human();
@@ -354,7 +425,7 @@ mod tests {
     #[test]
     fn an_unknown_platform_is_answered_with_the_known_ones() {
         let text = "hyper-v".parse::<Platform>().unwrap_err().human();
-        assert!(text.contains("one of: proxmox, esxi, xcp-ng, libvirt, linux"), "{text}");
+        assert!(text.contains("one of: proxmox, proxmox-plugin, esxi, xcp-ng, libvirt, linux"), "{text}");
     }
 
     #[test]
@@ -371,6 +442,7 @@ mod tests {
     #[test]
     fn the_list_fits_80_columns() {
         let one = Datastore {
+            id: None,
             name: "demo".into(),
             export: "/demo".into(),
             created_at: None,

@@ -46,6 +46,7 @@ pub mod tls;
 pub mod ui;
 pub mod upkeep;
 pub mod vm;
+pub mod vm_file;
 mod vm_routes;
 
 pub use codes::{Code, Severity};

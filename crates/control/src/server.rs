@@ -53,7 +53,8 @@ use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
 use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
-use crate::{openapi, people, stream, ui, vm_routes};
+use crate::vm_file::{FileClone, FileSnapshot};
+use crate::{openapi, people, stream, ui, vm_file, vm_routes};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -100,8 +101,12 @@ pub trait ControlBackend: Send + Sync {
     fn snapshot_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot>;
     /// Deletes a snapshot.
     fn delete_vm_snapshot(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmSnapshot>;
-    /// Gives a VM the content of a snapshot again.
-    fn roll_back_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmChanged>;
+    /// Gives a VM the content of a snapshot again; after the snapshot's name the path of a file, if only that.
+    fn roll_back_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmChanged>;
+    /// Snapshots of a VM that hold the file at a path, oldest first.
+    fn file_snapshots(&self, datastore: String, vm: String, path: String) -> Answer<'_, Vec<FileSnapshot>>;
+    /// Makes a file; the request was checked by [`FileClone::check`].
+    fn clone_file(&self, datastore: String, wish: FileClone) -> Answer<'_, FileClone>;
     /// Makes a VM from a snapshot; the names are the snapshot's and the new VM's.
     fn clone_vm(&self, datastore: String, vm: String, names: (String, String)) -> Answer<'_, VmChanged>;
     /// Where a VM differs between a snapshot and a later one, or what it is now.
@@ -155,6 +160,7 @@ struct Inner {
     repeats: Repeats,
     streams: Arc<Semaphore>,
     cookie_name: String,
+    port: u16,
     fingerprint: Option<Fingerprint>,
     openapi: OnceLock<String>,
 }
@@ -175,6 +181,7 @@ impl Api {
             repeats: Repeats::default(),
             streams: Arc::new(Semaphore::new(stream::streams_max())),
             cookie_name: format!("__Host-vmhold-{port}"),
+            port,
             fingerprint,
             openapi: OnceLock::new(),
         }))
@@ -272,6 +279,7 @@ pub fn table() -> Vec<Route> {
     let mut routes = questions();
     routes.extend(changes());
     routes.extend(vm_routes::routes());
+    routes.extend(vm_file::routes());
     routes.extend(people::routes());
     routes
 }
@@ -566,12 +574,16 @@ async fn mount_info(State(api): Shared, Named(name): Named, Asked(query): Asked<
     let datastore = find_datastore(&api, &name).await?;
     let picture = Feed::picture(&api).await?;
     let nfs = &picture.status.facts.nfs;
+    let fingerprint = api.0.fingerprint.map(|digits| digits.to_string());
     let at = MountPoint {
         datastore: &datastore.name,
         host: &nfs.host,
         port: nfs.port,
         mount_port: nfs.mount_port,
         locks: nfs.locks,
+        root_squash: datastore.root_squash,
+        api_port: api.0.port,
+        fingerprint: fingerprint.as_deref(),
     };
     Ok(pictured(&picture, MountInfo::new(&at, platform)))
 }

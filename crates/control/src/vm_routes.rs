@@ -57,6 +57,7 @@ pub(crate) fn routes() -> Vec<Route> {
         )
         .role(Role::Operator)
         .answers::<VmChanged>()
+        .parameter("file", "string", "Only the file at this path in the datastore.")
         .plans()
         .confirms(),
         Route::post("/v1/vms/{datastore}/{vm}/snapshots/{snapshot}/clone", "Makes a VM from a snapshot.", clone)
@@ -196,19 +197,26 @@ async fn delete_snapshot(
     Ok(envelope(None, api.backend().delete_vm_snapshot(datastore, vm, name).await?))
 }
 
+#[derive(Deserialize)]
+struct Only {
+    file: Option<String>,
+}
+
 async fn roll_back(
     State(api): Shared,
     Parts3(datastore, vm, name): Parts3,
+    Asked(Only { file }): Asked<Only>,
     Extension(DryRun(dry_run)): Extension<DryRun>,
     headers: HeaderMap,
 ) -> Reply {
-    let effect = format!("replace what VM {vm} wrote since snapshot {name} by the snapshot");
+    let whose = file.as_ref().map_or(String::new(), |file| format!(" to {file}"));
+    let effect = format!("replace what VM {vm} wrote{whose} since snapshot {name} by the snapshot");
     if dry_run {
         find_snapshot(&api, &datastore, &vm, &name).await?;
         return Ok(envelope(None, Plan::would(effect).confirmed_by(&vm)));
     }
     confirmed(&headers, &vm, &effect)?;
-    Ok(envelope(None, api.backend().roll_back_vm(datastore, vm, name).await?))
+    Ok(envelope(None, api.backend().roll_back_vm(datastore, vm, (name, file)).await?))
 }
 
 async fn clone(

@@ -20,6 +20,7 @@ fn body_of(route: &Route) -> &'static str {
         "/v1/datastores" => "{\"name\":\"planned\"}",
         "/v1/tokens" => "{\"name\":\"planned\",\"role\":\"viewer\"}",
         "/v1/session" => "{\"token\":\"wrong\"}",
+        "/v1/file-clones/{datastore}" => "{\"path\":\"a\",\"to\":\"b\"}",
         _ => "{}",
     }
 }
@@ -88,6 +89,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         ("POST /v1/tokens", "{\"name\":\"x\",\"role\":\"god\"}"),
         ("POST /v1/tokens", "{\"name\":\"x\",\"role\":\"viewer\",\"other\":1}"),
         ("GET /v1/events?limit=-1", ""),
+        ("GET /v1/vms/demo/100/snapshot-files", ""),
+        ("POST /v1/file-clones/demo", "{\"path\":\"a\",\"to\":\"../b\"}"),
         ("GET /v1/stream?topics=gossip", ""),
         ("GET /v1/codes/%ff", ""),
     ] {

@@ -285,6 +285,11 @@ impl<S: Store> Filesystem<S> {
         }
     }
 
+    /// The pool, as it is in every handle.
+    pub fn pool(&self) -> u64 {
+        self.identity.pool
+    }
+
     fn fsid(&self, datastore: DatastoreId) -> u64 {
         // An odd multiplier keeps ids of one pool apart and mixes them into all bits.
         self.identity.pool ^ u64::from(datastore.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -62,4 +62,6 @@ pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};
 pub use refusal::{Refusal, Refused};
 pub use reply::{Outcome, ReplyNote, StoredReply};
-pub use vm::{Cloned, FileDifference, FileRole, RolledBack, Vm, VmFile, VmSchedule, VmSnapshot};
+pub use vm::{
+    CloneSource, Cloned, FileDifference, FileRole, FileSnapshot, RolledBack, Vm, VmFile, VmSchedule, VmSnapshot,
+};

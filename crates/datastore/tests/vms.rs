@@ -177,3 +177,52 @@ fn a_snapshot_outlives_the_vm_and_goes_with_the_datastore() {
     let rows = |table| run(<MemoryStore as Store>::scan(&lab.store, engine::store::Table(table), &[], 99)).unwrap();
     assert_eq!((rows(11).len(), rows(12).len(), rows(13).len()), (0, 0, 0));
 }
+
+/// What a hypervisor asks of one disk changes that disk alone.
+#[test]
+fn one_file_is_rolled_back_and_cloned_by_itself() {
+    let (mut lab, files) = lab_with_vms();
+    run(lab.fs.snapshot_vm("vms", "100", "a")).unwrap();
+    let disk = "images/100/vm-100-disk-3.raw";
+    let sizes = |lab: &Lab, path: &str| -> Vec<(String, u64)> {
+        let held = run(lab.fs.file_snapshots("vms", "100", path)).unwrap();
+        held.into_iter().map(|one| (one.taken.name, one.size_bytes)).collect()
+    };
+    write(&lab, &files[3], 2, 70);
+    write(&lab, &files[4], 1, 71);
+    run(lab.fs.snapshot_vm("vms", "100", "b")).unwrap();
+    assert_eq!(sizes(&lab, disk), [("a".to_owned(), 2 * BLOCK), ("b".to_owned(), 3 * BLOCK)]);
+    assert_eq!(sizes(&lab, "images/101/vm-101-disk-0.raw"), []);
+    write(&lab, &files[3], 0, 72);
+
+    let from = |snapshot| datastore::CloneSource { path: disk, snapshot };
+    run(lab.fs.clone_file("vms", &from(Some(("100", "a"))), "images/300/vm-300-disk-0.raw")).unwrap();
+    run(lab.fs.clone_file("vms", &from(None), "template/shown/now.raw")).unwrap();
+    let taken = run(lab.fs.clone_file("vms", &from(None), "template/shown/now.raw"));
+    assert_eq!(taken, Err(Refusal::Exists));
+    let missing = datastore::CloneSource { path: "images/101/vm-101-disk-0.raw", snapshot: Some(("100", "a")) };
+    assert_eq!(run(lab.fs.clone_file("vms", &missing, "x.raw")), Err(Refusal::NoEntry));
+    assert_eq!(run(lab.fs.clone_file("vms", &from(None), "images/../x.raw")), Err(Refusal::BadArgument));
+    assert_eq!(sizes(&lab, disk).len(), 2, "what freezes for a moment is gone, after a refusal, too");
+    lab.reopen();
+    let (old, now) =
+        (find(&lab, "images/300/vm-300-disk-0.raw").unwrap(), find(&lab, "template/shown/now.raw").unwrap());
+    assert_eq!((byte(&lab, &old, 0), byte(&lab, &now, 0), byte(&lab, &now, 2)), (4, 72, 70));
+    write(&lab, &now, 0, 73);
+
+    // It is the same file under another name.
+    let folder = find(&lab, "images/100").unwrap();
+    run(lab.fs.rename(&user(0), at(&folder, "vm-100-disk-3.raw"), at(&folder, "base-100-disk-3.raw"), None)).unwrap();
+    let disk = "images/100/base-100-disk-3.raw";
+    assert_eq!(sizes(&lab, disk).len(), 2);
+    let done = run(lab.fs.roll_back_file("vms", "100", ("a", disk))).unwrap();
+    assert_eq!((done.files.len(), done.restored.len(), done.left.len()), (1, 0, 0));
+    assert_eq!((byte(&lab, &files[3], 0), byte(&lab, &files[4], 1), byte(&lab, &now, 0)), (4, 71, 73));
+    assert_eq!(run(lab.fs.getattr(&user(0), &files[3])).unwrap().size_bytes, 2 * BLOCK);
+    assert_eq!(run(lab.fs.roll_back_file("vms", "100", ("a", "images/100/none.raw"))), Err(Refusal::NoEntry));
+    // One that is gone comes back where it was.
+    run(lab.fs.remove(&user(0), at(&folder, "vm-100-disk-5.raw"), None)).unwrap();
+    let done = run(lab.fs.roll_back_file("vms", "100", ("b", "images/100/vm-100-disk-5.raw"))).unwrap();
+    assert_eq!((done.restored.len(), byte(&lab, &find(&lab, "images/100/vm-100-disk-5.raw").unwrap(), 0)), (1, 6));
+    lab.assert_clean();
+}

@@ -13,6 +13,7 @@ use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
 use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
+use control::vm_file::{FileClone, FileSnapshot};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
 use engine::{Finding, Scrub};
@@ -167,8 +168,16 @@ impl ControlBackend for Backend {
         self.ask(move |shard| Box::pin(async move { shard.delete_vm_snapshot(&datastore, &vm, &name).await }))
     }
 
-    fn roll_back_vm(&self, datastore: String, vm: String, name: String) -> Answer<'_, VmChanged> {
-        self.ask(move |shard| Box::pin(async move { shard.roll_back_vm(&datastore, &vm, &name).await }))
+    fn roll_back_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmChanged> {
+        self.ask(move |shard| Box::pin(async move { shard.roll_back_vm(&datastore, &vm, names).await }))
+    }
+
+    fn file_snapshots(&self, datastore: String, vm: String, path: String) -> Answer<'_, Vec<FileSnapshot>> {
+        self.ask(move |shard| Box::pin(async move { shard.file_snapshots(&datastore, &vm, &path).await }))
+    }
+
+    fn clone_file(&self, datastore: String, wish: FileClone) -> Answer<'_, FileClone> {
+        self.ask(move |shard| Box::pin(async move { shard.clone_file(&datastore, wish).await }))
     }
 
     fn clone_vm(&self, datastore: String, vm: String, (name, new): (String, String)) -> Answer<'_, VmChanged> {

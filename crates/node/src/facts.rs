@@ -238,6 +238,7 @@ impl Shard {
             path.split(|&byte| byte == b'/').nth(1) == Some(info.name.as_bytes())
         };
         Datastore {
+            id: Some(format!("{:016x}-{}", self.fs.pool(), info.id.0)),
             name: info.name.clone(),
             export: format!("/{}", info.name),
             created_at: None,

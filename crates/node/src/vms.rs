@@ -6,8 +6,9 @@ use control::vm::{
     Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmSchedule, VmScheduleOrder,
     VmSnapshot,
 };
+use control::vm_file::{FileClone, FileSnapshot};
 use control::{Problem, codes};
-use datastore::{FileRole, Refusal, VmSnapshot as Taken};
+use datastore::{CloneSource, FileRole, Refusal, VmSnapshot as Taken};
 use jiff::Timestamp;
 
 use crate::schedules::is_scheduled;
@@ -44,6 +45,14 @@ fn no_vm(datastore: &str, vm: &str) -> Problem {
 fn no_snapshot(datastore: &str, vm: &str, name: &str) -> Problem {
     Problem::new(&codes::SNAPSHOT_NOT_FOUND, format!("VM \"{vm}\" has no snapshot named \"{name}\""))
         .step(format!("vmhold vm snapshot list {datastore}/{vm}"))
+}
+
+fn no_snapshot_with(datastore: &str, vm: &str, name: &str, file: Option<&str>) -> Problem {
+    let problem = no_snapshot(datastore, vm, name);
+    match file {
+        Some(file) => problem.why(format!("there is none of this name that holds {file}")),
+        None => problem,
+    }
 }
 
 fn exists(new: &str) -> Problem {
@@ -161,9 +170,18 @@ impl Shard {
         })
     }
 
-    pub(crate) async fn roll_back_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<VmChanged, Problem> {
-        let done = self.fs.roll_back_vm(datastore, vm, name).await.map_err(|refusal| match refusal {
-            Refusal::NoEntry => no_snapshot(datastore, vm, name),
+    pub(crate) async fn roll_back_vm(
+        &self,
+        datastore: &str,
+        vm: &str,
+        (name, file): (String, Option<String>),
+    ) -> Result<VmChanged, Problem> {
+        let done = match &file {
+            Some(path) => self.fs.roll_back_file(datastore, vm, (&name, path)).await,
+            None => self.fs.roll_back_vm(datastore, vm, &name).await,
+        };
+        let done = done.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_snapshot_with(datastore, vm, &name, file.as_deref()),
             refusal => refused(vm, refusal),
         })?;
         let datastore::RolledBack { files, restored, left } = done;
@@ -183,6 +201,37 @@ impl Shard {
         })?;
         let (datastore, vm) = (datastore.to_owned(), new.to_owned());
         Ok(VmChanged { datastore, vm, files: made.files, ..VmChanged::default() })
+    }
+
+    pub(crate) async fn file_snapshots(
+        &self,
+        datastore: &str,
+        vm: &str,
+        path: &str,
+    ) -> Result<Vec<FileSnapshot>, Problem> {
+        let held = self.fs.file_snapshots(datastore, vm, path).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_vm(datastore, vm),
+            refusal => refused(vm, refusal),
+        })?;
+        let one = |held: datastore::FileSnapshot| {
+            let VmSnapshot { name, created_at, .. } = snapshot(held.taken);
+            FileSnapshot { snapshot: name, created_at, size_bytes: held.size_bytes }
+        };
+        Ok(held.into_iter().map(one).collect())
+    }
+
+    pub(crate) async fn clone_file(&self, datastore: &str, wish: FileClone) -> Result<FileClone, Problem> {
+        let snapshot = wish.snapshot.as_ref().map(|of| (of.vm.as_str(), of.name.as_str()));
+        let from = CloneSource { path: &wish.path, snapshot };
+        self.fs.clone_file(datastore, &from, &wish.to).await.map_err(|refusal| match (refusal, snapshot) {
+            (Refusal::NoEntry, Some((vm, name))) => no_snapshot_with(datastore, vm, name, Some(&wish.path)),
+            (Refusal::NoEntry, None) => {
+                Problem::new(&codes::NOT_FOUND, format!("no file \"{}\" in datastore \"{datastore}\"", wish.path))
+            }
+            (Refusal::Exists, _) => exists(&wish.to),
+            (refusal, _) => refused(&wish.to, refusal),
+        })?;
+        Ok(wish)
     }
 
     pub(crate) async fn compare_vm(

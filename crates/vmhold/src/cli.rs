@@ -400,7 +400,7 @@ pub enum DatastoreAction {
     MountInfo {
         /// Its name
         name: String,
-        /// proxmox, esxi, xcp-ng, libvirt or linux
+        /// proxmox, proxmox-plugin, esxi, xcp-ng, libvirt or linux
         #[arg(long = "for", default_value = "linux", value_name = "PLATFORM")]
         platform: String,
     },

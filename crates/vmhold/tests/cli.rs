@@ -440,4 +440,8 @@ fn iostat_prints_intervals_whose_parts_sum_up() {
     }
     let page = demo.text(&["man", "pool", "create"]);
     assert!(page.contains(".TH vmhold-pool-create 1") && page.contains("stripe"), "{page}");
+    let pages = demo.parent.path().join("pages");
+    demo.text(&["man", "--into", pages.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(pages.join("vmhold-pool-create.1")).unwrap(), page);
+    assert!(pages.join("vmhold.1").exists() && !pages.join("vmhold-help.1").exists());
 }

@@ -27,6 +27,7 @@ use control::status::{Facts, Latency, Load, Memory, NfsService};
 use control::tls::{self, Fingerprint};
 use control::upkeep::{DriveTaken, ScrubAction, ScrubPass, ScrubReport};
 use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmFile, VmScheduleOrder, VmSnapshot};
+use control::vm_file::{FileClone, FileSnapshot};
 
 /// A store that is only a list of datastores.
 #[derive(Default)]
@@ -149,6 +150,7 @@ impl ControlBackend for Paper {
             return now(Err(Problem::new(&codes::DATASTORE_EXISTS, "it exists")));
         }
         let created = Datastore {
+            id: Some("5ca1ab1e00000000-1".into()),
             export: format!("/{}", request.name),
             name: request.name,
             created_at: None,
@@ -234,9 +236,20 @@ impl ControlBackend for Paper {
         now(Ok(vm().snapshots.remove(0)))
     }
 
-    fn roll_back_vm(&self, datastore: String, vm: String, _: String) -> Answer<'_, VmChanged> {
+    fn roll_back_vm(&self, datastore: String, vm: String, _: (String, Option<String>)) -> Answer<'_, VmChanged> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         now(Ok(VmChanged { datastore, vm, ..VmChanged::default() }))
+    }
+
+    fn file_snapshots(&self, _: String, _: String, path: String) -> Answer<'_, Vec<FileSnapshot>> {
+        let held =
+            FileSnapshot { snapshot: "before".into(), created_at: jiff::Timestamp::UNIX_EPOCH, size_bytes: 8192 };
+        now(Ok(if path == "images/100/vm-100-disk-0.raw" { vec![held] } else { Vec::new() }))
+    }
+
+    fn clone_file(&self, _: String, wish: FileClone) -> Answer<'_, FileClone> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(wish))
     }
 
     fn clone_vm(&self, datastore: String, _: String, (_, new): (String, String)) -> Answer<'_, VmChanged> {

@@ -6,7 +6,7 @@ import { ask, copy, open, problemBox } from "../dialog.js";
 import { bytes, cli, count } from "../format.js";
 import { card, title } from "./parts.js";
 
-const PLATFORMS = [["proxmox", "Proxmox VE"], ["esxi", "VMware ESXi"], ["xcp-ng", "XCP-ng"], ["libvirt", "libvirt"], ["linux", "Linux"]];
+const PLATFORMS = [["proxmox", "Proxmox VE"], ["proxmox-plugin", "Proxmox VE, plugin"], ["esxi", "VMware ESXi"], ["xcp-ng", "XCP-ng"], ["libvirt", "libvirt"], ["linux", "Linux"]];
 const page = { list: null, trouble: null, timer: null };
 
 export function enter(rest, draw) {

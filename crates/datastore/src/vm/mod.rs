@@ -8,6 +8,7 @@
 mod clone;
 pub mod recognise;
 mod schedule;
+mod single;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use engine::store::{Change, Extent, Store};
 pub use clone::Cloned;
 pub use recognise::FileRole;
 pub use schedule::VmSchedule;
+pub use single::{CloneSource, FileSnapshot};
 
 use crate::attr::FileKind;
 use crate::batch::Batch;

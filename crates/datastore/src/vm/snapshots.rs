@@ -98,7 +98,7 @@ impl<S: Store> Filesystem<S> {
         Ok(found.row.shown(datastore))
     }
 
-    async fn drop_set(&self, found: &Found) -> Result<(), Refusal> {
+    pub(super) async fn drop_set(&self, found: &Found) -> Result<(), Refusal> {
         let mut batch = Batch::default();
         for (file, row) in self.frozen_files(found.set).await? {
             batch.push(Change::DropFile { file: row.snapshot });
@@ -123,21 +123,52 @@ impl<S: Store> Filesystem<S> {
     /// Gives the files of a VM the content of a snapshot again, all in one commit. Files that
     /// are gone are made again where they were; files that the snapshot does not have stay.
     pub async fn roll_back_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<RolledBack, Refusal> {
+        self.roll_back((datastore, vm, name), None).await
+    }
+
+    /// The same for one file alone, which the snapshot must have.
+    pub async fn roll_back_file(
+        &self,
+        datastore: &str,
+        vm: &str,
+        (name, path): (&str, &str),
+    ) -> Result<RolledBack, Refusal> {
+        self.roll_back((datastore, vm, name), Some(path)).await
+    }
+
+    async fn roll_back(
+        &self,
+        (datastore, vm, name): (&str, &str, &str),
+        only: Option<&str>,
+    ) -> Result<RolledBack, Refusal> {
         let _quiet = self.quiet.enter(WHOLE, Mode::Shared).await;
         let _turn = self.vm_turn.enter(WHOLE, Mode::Exclusive).await;
         let found = self.snapshot_named(datastore, vm, name).await?;
         let root = self.named(datastore.as_bytes()).ok_or(Refusal::NoEntry)?.root;
-        let returns = self.returns(root, &found).await?;
+        let returns = match only {
+            Some(path) => vec![self.return_of(root, &found, path).await?],
+            None => self.returns(root, &found).await?,
+        };
         let files: Vec<FileId> = returns.iter().filter_map(|back| back.to).collect();
         let paths: Vec<String> =
             returns.iter().filter(|back| back.to.is_none()).map(|back| back.row.path.clone()).collect();
         let folders = self.folders_there(root, &paths).await?;
         let _passes = self.gates.enter_all(&[&files[..], &folders].concat()).await;
         let mut done = RolledBack::default();
-        let left = self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default();
+        let left = match only {
+            Some(_) => Vec::new(),
+            None => self.vm(datastore, vm).await.map(|vm| vm.files).unwrap_or_default(),
+        };
         done.left = left.into_iter().filter(|file| !files.contains(&file.file)).map(|file| file.path).collect();
         self.bring_back((root, found.row.datastore), returns, &mut done).await?;
         Ok(done)
+    }
+
+    /// Where one file of a snapshot goes.
+    async fn return_of(&self, root: FileId, found: &Found, path: &str) -> Result<Return, Refusal> {
+        let to = self.file_at(root, path).await?;
+        let row = self.frozen_one(found.set, to, path).await?.ok_or(Refusal::NoEntry)?;
+        Ok(Return { row, to })
     }
 
     /// Where each file of a snapshot goes.

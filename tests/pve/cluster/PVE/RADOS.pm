@@ -1,0 +1,8 @@
+package PVE::RADOS;
+
+# Of Proxmox VE's module of this name: nothing but its name, for tests against the real storage module.
+
+use strict;
+use warnings;
+
+1;
