@@ -129,3 +129,14 @@ pub(crate) fn parameter<T: FromStr>(uri: &Uri, name: &str) -> Result<Option<T>, 
     let wrong = |value: &str| Problem::new(&codes::BAD_INPUT, format!("{name}={value} makes no sense"));
     value.map(|value| value.parse().map_err(|_| wrong(value))).transpose()
 }
+
+/// Refuses a severe step unless the name of what it is about was given as confirmation.
+pub(crate) fn confirmed(headers: &HeaderMap, name: &str, effect: &str) -> Result<(), Problem> {
+    match header(headers, "confirm") {
+        Some(given) if given == name => Ok(()),
+        Some(other) => {
+            Err(Problem::new(&codes::CONFIRMATION_MISSING, format!("{other:?} was confirmed, not {name:?}")))
+        }
+        None => Err(Problem::new(&codes::CONFIRMATION_MISSING, format!("{name:?} is not confirmed")).why(effect)),
+    }
+}

@@ -159,6 +159,9 @@ fn check_pool(pool: &Pool, checks: &mut Checks) {
     for drive in &pool.drives {
         checks.check(&drive.id(), drive_state(drive));
     }
+    for fault in &pool.faults {
+        checks.check(&fault.drive, Some((&codes::FAULT_INJECTED, fault.detail())));
+    }
 }
 
 fn is_lost(drive: &Drive) -> bool {

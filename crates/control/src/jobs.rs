@@ -8,6 +8,9 @@
 //! * percent never falls within a pass; starting over raises `pass`;
 //! * remaining time is unknown until 30 s or 1 % have passed, and while paused.
 //!
+//! Work that a store does by itself outlives the process: it is taken up again as the job it was
+//! ([`JobBook::take_up`]), in its next pass.
+//!
 //! A job that must be paused or stopped is asked to ([`JobBook::ask`]); the worker looks at
 //! [`JobHandle::wish`] between its steps.
 
@@ -217,6 +220,8 @@ struct Entry {
     number: u64,
     job: Job,
     wish: Wish,
+    /// Whether it was asked since the worker last took the wish.
+    is_asked: bool,
     /// Where and when the rate was measured last.
     measured: (Timestamp, u64),
 }
@@ -265,7 +270,7 @@ impl JobBook {
                 job.state = JobState::Failed;
                 job.result = Some("the server ended before it was done".to_owned());
             }
-            Entry { number, measured: (job.started_at, job.done_bytes), wish: Wish::Go, job }
+            Entry { number, measured: (job.started_at, job.done_bytes), wish: Wish::Go, is_asked: false, job }
         };
         let last_number = jobs.keys().next_back().copied().unwrap_or(0);
         let entries = jobs.into_iter().map(entry).collect();
@@ -311,10 +316,41 @@ impl JobBook {
             errors: 0,
             result: None,
         };
-        pages.entries.push_back(Entry { number, job, wish: Wish::Go, measured: (now, 0) });
+        pages.entries.push_back(Entry { number, job, wish: Wish::Go, is_asked: false, measured: (now, 0) });
         pages.forget_the_oldest();
         pages.changes += 1;
         self.keep(&pages.entries[pages.entries.len() - 1].job);
+        drop(pages);
+        JobHandle { book: self.clone(), number }
+    }
+
+    /// Goes on with the newest job of this kind and object if the process ended under it: in a
+    /// new pass, at `done_bytes`. Else begins one.
+    #[must_use]
+    pub fn take_up(self: &Arc<Self>, new: NewJob, done_bytes: u64, now: Timestamp) -> JobHandle {
+        let mut pages = self.pages();
+        let same = |entry: &&mut Entry| entry.job.kind == new.kind && entry.job.object == new.object;
+        let newest = pages.entries.iter_mut().rev().find(same);
+        // Only who ends a job knows when.
+        let cut_short = newest.filter(|entry| entry.job.state == JobState::Failed && entry.job.ended_at.is_none());
+        let Some(entry) = cut_short else {
+            drop(pages);
+            let handle = self.start(new, now);
+            handle.change(|entry| entry.measured = (now, done_bytes));
+            return handle;
+        };
+        let job = &mut entry.job;
+        (job.state, job.result, job.mode) = (JobState::Running, None, new.mode.map(str::to_owned));
+        (job.pass, job.done_bytes) = (job.pass + 1, done_bytes);
+        (job.total_bytes, job.total_is_estimate) = (new.total_bytes, new.total_is_estimate);
+        (job.can_pause, job.can_cancel, job.errors) = (new.can_pause, new.can_cancel, 0);
+        job.percent = new.total_bytes.map(|_| 0.0);
+        // What an earlier life did is no speed.
+        (job.rate_bytes_per_second, job.eta_seconds, job.limited_by) = (None, None, None);
+        entry.measured = (now, done_bytes);
+        let number = entry.number;
+        self.keep(&entry.job);
+        pages.changes += 1;
         drop(pages);
         JobHandle { book: self.clone(), number }
     }
@@ -372,7 +408,7 @@ impl JobBook {
                 .step(format!("follow it: vmhold job show {id} --watch")));
         }
         if !dry_run {
-            entry.wish = wish;
+            (entry.wish, entry.is_asked) = (wish, true);
         }
         Ok(entry.job.clone())
     }
@@ -418,6 +454,14 @@ impl JobHandle {
     pub fn wish(&self) -> Wish {
         let pages = self.book.pages();
         pages.entries.iter().find(|entry| entry.number == self.number).map_or(Wish::Cancel, |entry| entry.wish)
+    }
+
+    /// What the worker was asked for since it last asked this.
+    #[must_use]
+    pub fn take_wish(&self) -> Option<Wish> {
+        let mut pages = self.book.pages();
+        let entry = pages.entries.iter_mut().find(|entry| entry.number == self.number)?;
+        std::mem::take(&mut entry.is_asked).then_some(entry.wish)
     }
 
     /// Tells how far it is within this pass. What was told before is never taken back.
@@ -655,6 +699,34 @@ mod tests {
         handle.end(JobState::Done, "rebuilt", at(9));
         assert_eq!(book.ask("J-1", Wish::Go, false).unwrap_err().code(), &codes::CONFLICT);
         assert_eq!(book.ask("J-9", Wish::Go, false).unwrap_err().code(), &codes::NOT_FOUND);
+    }
+
+    #[test]
+    fn work_that_outlives_the_process_is_the_same_job_in_its_next_pass() {
+        let scrub = || NewJob {
+            kind: "scrub",
+            object: "flash0".into(),
+            total_bytes: Some(1000),
+            can_pause: true,
+            ..NewJob::default()
+        };
+        let book = JobBook::open(std::iter::empty(), Box::new(MemoryLedger::default()));
+        let handle = book.take_up(scrub(), 0, at(0));
+        handle.advance(400, at(10));
+        let line = serde_json::to_string(&book.find("J-1").unwrap()).unwrap();
+        let next = JobBook::open([line.as_str()].into_iter(), Box::new(MemoryLedger::default()));
+        assert_eq!(next.find("J-1").unwrap().state, JobState::Failed);
+        let handle = next.take_up(scrub(), 390, at(20));
+        handle.advance(410, at(30));
+        let job = next.find("J-1").unwrap();
+        assert_eq!((job.state, job.pass, job.percent), (JobState::Running, 2, Some(41.0)));
+        assert_eq!(job.rate_bytes_per_second, Some(2.0), "what an earlier life did is no speed");
+        handle.end(JobState::Done, "all read", at(40));
+        let handle = next.take_up(scrub(), 0, at(50));
+        assert_eq!(handle.id(), "J-2", "what has ended is not taken up");
+        assert_eq!(handle.take_wish(), None);
+        next.ask("J-2", Wish::Pause, false).unwrap();
+        assert_eq!((handle.take_wish(), handle.take_wish()), (Some(Wish::Pause), None), "once");
     }
 
     #[test]

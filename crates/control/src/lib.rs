@@ -25,6 +25,8 @@ pub mod feed;
 mod guard;
 pub mod health;
 pub mod history;
+pub mod inject;
+mod inject_routes;
 pub mod jobs;
 pub mod ledger;
 pub mod listener;

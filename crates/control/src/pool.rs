@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
 use crate::expansion::PastExpansion;
+use crate::inject::InjectedFault;
 use crate::text::{self, Table, left, right};
 
 /// State of a pool.
@@ -260,6 +261,12 @@ pub struct Pool {
     /// When drives joined, oldest first.
     #[serde(default)]
     pub expansions: Vec<PastExpansion>,
+    /// It was made for trying and breaking: faults can be injected.
+    #[serde(default)]
+    pub lab: bool,
+    /// Faults on purpose that are on.
+    #[serde(default)]
+    pub faults: Vec<InjectedFault>,
     /// Its drives, in slot order, then spares.
     pub drives: Vec<Drive>,
     /// How they are shared; `None` is unknown.
@@ -358,6 +365,7 @@ impl Pool {
         if self.is_lab() {
             out.push_str(&format!("  LAB POOL: {}\n", self.lab_warning()));
         }
+        out.extend(self.faults.iter().map(InjectedFault::human));
         if map {
             out.push('\n');
             out.push_str(&self.map_rows());
@@ -635,6 +643,8 @@ pub mod samples {
             unrepairable_units: Some(0),
             rebuild: None,
             expansions: Vec::new(),
+            lab: false,
+            faults: Vec::new(),
             drives: (1..=drives).map(drive).collect(),
             io: None,
         }

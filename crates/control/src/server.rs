@@ -41,6 +41,7 @@ use crate::feed::{Feed, Snapshot, watch_for_ever};
 use crate::guard::{DryRun, Rule, guard};
 use crate::health::Health;
 use crate::history::{History, HistoryBook};
+use crate::inject::{FaultOrder, InjectedFault};
 use crate::jobs::{Job, JobBook, JobList, Wish};
 use crate::listener::{Peer, TlsListener};
 use crate::metrics;
@@ -54,7 +55,7 @@ use crate::tls::Fingerprint;
 use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
 use crate::vm_file::{FileClone, FileSnapshot};
-use crate::{openapi, people, stream, ui, vm_file, vm_routes};
+use crate::{inject_routes, openapi, people, stream, ui, vm_file, vm_routes};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -83,6 +84,14 @@ pub trait ControlBackend: Send + Sync {
     fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()>;
     /// Adds drives to the pool; the order was checked by [`ExpandOrder::check`].
     fn expand_pool(&self, order: ExpandOrder) -> Answer<'_, PoolExpanded>;
+    /// Faults on purpose: those that are on, and those whose damage no scrub has seen yet.
+    fn faults(&self) -> Answer<'_, Vec<InjectedFault>>;
+    /// What [`inject`](ControlBackend::inject) would refuse now; nothing is changed.
+    fn could_inject(&self, order: FaultOrder) -> Answer<'_, ()>;
+    /// Makes a drive of a lab pool do something wrong; [`FaultOrder::check`] passed.
+    fn inject(&self, order: FaultOrder) -> Answer<'_, InjectedFault>;
+    /// Ends every fault on purpose; says which were on.
+    fn end_faults(&self) -> Answer<'_, Vec<InjectedFault>>;
     /// Makes a checkpoint now.
     fn checkpoint(&self) -> Answer<'_, CheckpointReport>;
     /// Fills lost journal legs anew and takes them in again.
@@ -278,6 +287,7 @@ pub(crate) type Reply = Result<Response, Refusal>;
 pub fn table() -> Vec<Route> {
     let mut routes = questions();
     routes.extend(changes());
+    routes.extend(inject_routes::routes());
     routes.extend(vm_routes::routes());
     routes.extend(vm_file::routes());
     routes.extend(people::routes());
@@ -664,7 +674,7 @@ async fn fsck(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>)
 }
 
 /// Refuses the name of a pool that is not here; says how many drives it has.
-async fn known_pool(api: &Api, name: &str) -> Result<usize, Problem> {
+pub(crate) async fn known_pool(api: &Api, name: &str) -> Result<usize, Problem> {
     let picture = Feed::picture(api).await?;
     let pools = &picture.status.facts.pools;
     if let Some(pool) = pools.iter().find(|pool| pool.name == name) {

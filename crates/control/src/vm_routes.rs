@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::access::Role;
 use crate::codes;
-use crate::extract::{Asked, Parts2, Parts3, Sent, header as text_of};
+use crate::extract::{Asked, Parts2, Parts3, Sent, confirmed};
 use crate::guard::DryRun;
 use crate::plan::Plan;
 use crate::problem::Problem;
@@ -90,16 +90,6 @@ async fn find_snapshot(api: &Api, datastore: &str, vm: &str, name: &str) -> Resu
         Problem::new(&codes::SNAPSHOT_NOT_FOUND, format!("VM {vm:?} has no snapshot named {name:?}"))
             .step(format!("vmhold vm snapshot list {datastore}/{vm}"))
     })
-}
-
-fn confirmed(headers: &HeaderMap, name: &str, effect: &str) -> Result<(), Problem> {
-    match text_of(headers, "confirm") {
-        Some(given) if given == name => Ok(()),
-        Some(other) => {
-            Err(Problem::new(&codes::CONFIRMATION_MISSING, format!("{other:?} was confirmed, not {name:?}")))
-        }
-        None => Err(Problem::new(&codes::CONFIRMATION_MISSING, format!("{name:?} is not confirmed")).why(effect)),
-    }
 }
 
 async fn vms(State(api): Shared) -> Reply {

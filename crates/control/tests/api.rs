@@ -6,11 +6,13 @@ mod paper;
 
 use std::sync::atomic::Ordering;
 
+use control::audit::AuditList;
 use control::check::{CheckpointReport, FsckReport, ResilverReport};
 use control::client::{Call, Changed, Client};
 use control::datastore::{Datastore, DatastoreList, MountInfo};
 use control::expansion::PoolExpanded;
 use control::health::{Health, Level};
+use control::inject::{FaultKind, InjectedFault};
 use control::pool::{DriveList, Pool, PoolList};
 use control::server::Version;
 use control::status::Status;
@@ -150,4 +152,36 @@ fn a_pool_is_expanded_after_it_was_planned() {
     assert_eq!(server.paper.changes.load(Ordering::SeqCst), 0);
     let done = client.call::<PoolExpanded>(&post(r#"{"drives":["/a","/b"]}"#, false)).unwrap().into_result().unwrap();
     assert_eq!((done.joined.len(), done.joined[1].path.as_str()), (2, "/b"));
+}
+
+#[test]
+fn a_fault_is_injected_only_when_the_pool_is_named_twice() {
+    let server = Running::start();
+    let client = &server.client;
+    let call = |body: &'static str, confirm, dry_run| Call {
+        method: "POST",
+        path: "/v1/pools/flash0/faults",
+        body: Some(body),
+        confirm,
+        dry_run,
+    };
+    let order = r#"{"slot":3,"kind":"lost-write","percent":20,"seconds":10}"#;
+    let Changed::Planned(plan) = client.change::<InjectedFault>(&call(order, None, true)).unwrap() else {
+        panic!("it was planned")
+    };
+    assert_eq!(plan.into_result().unwrap().confirm.as_deref(), Some("flash0"));
+    for (body, confirm, code) in [
+        (order, None, &codes::CONFIRMATION_MISSING),
+        (order, Some("flash1"), &codes::CONFIRMATION_MISSING),
+        (r#"{"slot":9,"kind":"eio","percent":20,"seconds":10}"#, Some("flash0"), &codes::NOT_A_LAB_POOL),
+        (r#"{"slot":3,"kind":"eio","percent":0,"seconds":10}"#, Some("flash0"), &codes::BAD_INPUT),
+        (r#"{"slot":3,"kind":"slow","percent":9,"seconds":10}"#, Some("flash0"), &codes::BAD_INPUT),
+    ] {
+        assert_eq!(client.call::<InjectedFault>(&call(body, confirm, false)).unwrap_err().code(), code, "{body}");
+    }
+    assert_eq!(server.paper.changes.load(Ordering::SeqCst), 0);
+    let fault = client.call::<InjectedFault>(&call(order, Some("flash0"), false)).unwrap().into_result().unwrap();
+    assert_eq!((fault.drive.as_str(), fault.kind), ("flash0/3", FaultKind::LostWrite));
+    let audit = client.get::<AuditList>("/v1/audit").unwrap().into_result().unwrap();
+    assert!(audit.0.iter().any(|entry| entry.action == "POST /v1/pools/flash0/faults"), "{audit:?}");
 }

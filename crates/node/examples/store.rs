@@ -15,6 +15,7 @@ fn main() {
     let config = StoreConfig {
         site: "here".into(),
         pool: "flash0".into(),
+        lab: false,
         drives: (0..drives).map(|n| folder.join(format!("drive{n}"))).collect(),
         spares: Vec::new(),
         return_wait_seconds: None,

@@ -8,6 +8,7 @@ use base::port::LocalFuture;
 use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::expansion::{ExpandOrder, PoolExpanded};
+use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::{JobState, NewJob};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
@@ -130,6 +131,22 @@ impl ControlBackend for Backend {
 
     fn expand_pool(&self, order: ExpandOrder) -> Answer<'_, PoolExpanded> {
         self.ask(move |shard| Box::pin(async move { shard.expand_pool(order).await }))
+    }
+
+    fn faults(&self) -> Answer<'_, Vec<InjectedFault>> {
+        self.ask(|shard| Box::pin(async move { shard.faults() }))
+    }
+
+    fn could_inject(&self, order: FaultOrder) -> Answer<'_, ()> {
+        self.ask(move |shard| Box::pin(async move { shard.could_inject(&order).map(drop) }))
+    }
+
+    fn inject(&self, order: FaultOrder) -> Answer<'_, InjectedFault> {
+        self.ask(move |shard| Box::pin(async move { shard.inject(order) }))
+    }
+
+    fn end_faults(&self) -> Answer<'_, Vec<InjectedFault>> {
+        self.ask(|shard| Box::pin(async move { shard.end_faults() }))
     }
 
     fn checkpoint(&self) -> Answer<'_, CheckpointReport> {
@@ -281,7 +298,8 @@ impl Shard {
         let repaired_before = self.engine.group().counters().units_repaired;
         let scrub = self.engine.scrub().await.map_err(|refusal| cannot(refusal.to_string()))?;
         self.engine.group().scrub_registers().await;
-        self.last_fsck_ns.set(u64::try_from(Timestamp::now().as_nanosecond()).ok());
+        let ns = |at: Timestamp| u64::try_from(at.as_nanosecond()).ok();
+        self.last_fsck_ns.set(ns(started_at).zip(ns(Timestamp::now())));
         let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
         let mut damage: Vec<Damage> = names

@@ -17,6 +17,9 @@ pub struct StoreConfig {
     pub site: String,
     /// Name of the pool.
     pub pool: String,
+    /// The pool is for trying and breaking: `vmhold inject` works on it. It must have been made so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lab: bool,
     /// Drive files or block devices.
     pub drives: Vec<PathBuf>,
     /// Blank drives that take the place of failed ones.

@@ -21,6 +21,8 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
     let mut stopped = "it can no longer make acknowledged writes durable";
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
+        shard.heed_wishes().await;
+        shard.look_at_progress();
         let group = shard.engine.group().drain_events();
         group.iter().for_each(group_event);
         tell_repairs(&shard, &group);

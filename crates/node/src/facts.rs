@@ -4,12 +4,10 @@ use std::rc::Rc;
 
 use base::port::{Drive as _, LegKind};
 use control::datastore::Datastore;
-use control::jobs::{Job, JobState};
 use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState, Rebuild, RebuildDrive};
 use control::status::{Facts, NfsService};
 use datastore::{DatastoreInfo, DatastoreOptions, RootUser};
 use engine::Store;
-use jiff::Timestamp;
 use journal::LegState;
 
 use world_real::RealDrive;
@@ -22,6 +20,7 @@ use crate::shard::Shard;
 impl Shard {
     /// Everything that `status` and its relatives show.
     pub(crate) fn facts(&self) -> Facts {
+        self.look_at_progress();
         let samples = self.samples.borrow();
         Facts {
             site: self.config.site.clone(),
@@ -40,7 +39,7 @@ impl Shard {
             load: samples.0.load(&samples.1),
             latency_ms: samples.0.latency(&samples.1),
             memory: sample::memory(self),
-            jobs: self.books.jobs.at_work().into_iter().chain(self.jobs()).collect(),
+            jobs: self.books.jobs.at_work(),
         }
     }
 
@@ -86,6 +85,8 @@ impl Shard {
             unrepairable_units: Some(raid.reads_failed),
             expansions: self.past_expansions(),
             rebuild: self.engine.rebuild_status().as_ref().map(rebuild),
+            lab: self.config.lab,
+            faults: self.faults_on(),
             drives: group.drives.iter().map(|drive| self.drive(drive)).chain(self.spares(group.drives.len())).collect(),
             io: Some(io::pool(self.engine.group())),
         }
@@ -147,42 +148,6 @@ impl Shard {
             }
         };
         spares.into_iter().enumerate().map(spare).collect()
-    }
-
-    fn jobs(&self) -> Vec<Job> {
-        let Some(status) = self.engine.rebuild_status() else { return Vec::new() };
-        let since = status.since.map(|since| self.engine.group().world().clock.now().since(since).as_secs_f64());
-        let job = |drive: &engine::RebuildingDrive| {
-            let done = drive.units_total - drive.units_left;
-            // All of it is for what is done, and then there is no job.
-            let ratio = (done as f64 / drive.units_total.max(1) as f64).min(0.999);
-            let unit_bytes = u64::from(self.engine.group().unit_bytes());
-            let elapsed = jiff::SignedDuration::from_secs_f64(since.unwrap_or(0.0));
-            Job {
-                id: format!("rebuild-{}", drive.slot.0 + 1),
-                kind: "rebuild".to_owned(),
-                mode: Some("full".to_owned()),
-                object: format!("{}/{}", self.config.pool, drive.slot.0 + 1),
-                state: JobState::Running,
-                percent: Some(ratio * 100.0),
-                done_bytes: done * unit_bytes,
-                total_bytes: Some(drive.units_total * unit_bytes),
-                total_is_estimate: false,
-                rate_bytes_per_second: since
-                    .filter(|since| *since > 1.0)
-                    .map(|since| (done * unit_bytes) as f64 / since),
-                eta_seconds: since.filter(|_| ratio > 0.01).map(|since| since * (1.0 - ratio) / ratio),
-                started_at: Timestamp::now() - elapsed,
-                ended_at: None,
-                pass: 1,
-                limited_by: None,
-                can_pause: false,
-                can_cancel: false,
-                errors: 0,
-                result: None,
-            }
-        };
-        status.drives.iter().map(job).collect()
     }
 
     fn journal(&self) -> Journal {

@@ -24,6 +24,8 @@ use engine::Engine;
 use raid::{Added, DriveState, FailReason, Finding, JoinRefused, Slot};
 use world_real::{RealDrive, Ring, open_drive};
 
+use crate::inject::Injector;
+
 /// What a bay holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -146,22 +148,42 @@ impl SparePolicy for SmallestThatFits {
 pub(crate) struct Healer {
     pub bays: RefCell<Vec<Rc<Bay>>>,
     ring: Option<Ring>,
+    /// Of a lab pool; nothing stands between the group and the drives of any other.
+    injector: Option<Rc<Injector>>,
     policy: Box<dyn SparePolicy>,
     /// Since when slots are out, and whether it was said that no spare fits.
     out: RefCell<BTreeMap<Slot, (Instant, bool)>>,
 }
 
 impl Healer {
-    /// Bays of all `paths`.
-    pub fn open(paths: impl Iterator<Item = PathBuf>, ring: Option<Ring>, policy: Box<dyn SparePolicy>) -> Healer {
+    /// Bays of all `paths`. With an injector, their drives take faults on purpose.
+    pub fn open(
+        paths: impl Iterator<Item = PathBuf>,
+        ring: Option<Ring>,
+        policy: Box<dyn SparePolicy>,
+        injector: Option<Rc<Injector>>,
+    ) -> Healer {
         let bays = paths.map(|path| Rc::new(Bay::open(&path, ring.as_ref()))).collect();
-        Healer { bays: RefCell::new(bays), ring, policy, out: RefCell::default() }
+        Healer { bays: RefCell::new(bays), ring, injector, policy, out: RefCell::default() }
+    }
+
+    /// Where faults on purpose are ordered, in a lab pool.
+    pub fn injector(&self) -> Option<&Rc<Injector>> {
+        self.injector.as_ref()
+    }
+
+    /// `drive` as the group is given it.
+    pub fn port(&self, drive: Rc<RealDrive>) -> Rc<dyn Drive> {
+        match &self.injector {
+            Some(injector) => injector.wrap(drive),
+            None => drive,
+        }
     }
 
     /// The drives that could be opened, in order.
     pub fn drives(&self) -> Vec<Rc<dyn Drive>> {
         let bays = self.bays.borrow();
-        bays.iter().filter_map(|bay| bay.drive.borrow().clone()).map(|drive| drive as Rc<dyn Drive>).collect()
+        bays.iter().filter_map(|bay| bay.drive.borrow().clone()).map(|drive| self.port(drive)).collect()
     }
 
     /// Takes over what the group found on [`drives`](Healer::drives).
@@ -233,7 +255,7 @@ impl Healer {
                     bay.used_as.set(Use::Spare);
                 }
                 Finding::Failed(_) if engine.group().awaits(drive.clone()).await.is_some() => {
-                    match engine.rejoin_drive(drive.clone()).await {
+                    match engine.rejoin_drive(self.port(drive.clone())).await {
                         Ok(slot) => {
                             bay.drive.replace(Some(drive));
                             bay.used_as.set(Use::Member(slot));
@@ -343,7 +365,7 @@ impl Healer {
                 bays.push(bay.clone());
             }
         }
-        let drives = offered.iter().map(|(_, drive)| drive.clone() as Rc<dyn Drive>).collect();
+        let drives = offered.iter().map(|(_, drive)| self.port(drive.clone())).collect();
         let (joined, refused) = match engine.expand(drives, data_width_max).await {
             Ok(joined) => (joined, None),
             Err(added) => (added.joined.clone(), Some(added)),
@@ -387,7 +409,7 @@ impl Healer {
     async fn give(&self, engine: &Engine, slot: Slot, bay: &Rc<Bay>, spare: Rc<RealDrive>) -> Result<(), JoinRefused> {
         // Nobody else gives it away meanwhile.
         bay.used_as.set(Use::Member(slot));
-        match engine.join_drive(slot, spare).await {
+        match engine.join_drive(slot, self.port(spare)).await {
             Ok(()) => Ok(()),
             // The group's trouble, not the drive's.
             Err(refused @ (JoinRefused::Latched | JoinRefused::SlotInUse(_))) => {

@@ -14,6 +14,7 @@ use world_real::{OpenError, RealLeg, Ring, open_leg};
 
 use crate::config::StoreConfig;
 use crate::healer::{Healer, SmallestThatFits};
+use crate::inject::Injector;
 use crate::io;
 
 /// How often media are looked at.
@@ -22,6 +23,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const RETURN_WAIT_SECONDS: u64 = 10;
 /// Name of the register that says who the pool is.
 const IDENTITY_REGISTER: &str = "identity";
+/// Name of the register that marks a lab pool. It is set when the pool is made, and never again.
+const LAB_REGISTER: &str = "lab";
 
 /// The media of a store: bays of drives, and journal legs that could be opened.
 pub(crate) struct Media {
@@ -45,7 +48,7 @@ impl LegOpener {
 impl Media {
     /// Opens what is there. A drive that is not there is a missing drive, which the group
     /// judges; a journal leg likewise.
-    pub fn open(config: &StoreConfig) -> Media {
+    pub fn open(config: &StoreConfig, world: &World) -> Media {
         let ring = Ring::start();
         if let Err(error) = &ring {
             tracing::warn!(code = "VH1003", %error, "io_uring is refused here; drives are driven by threads");
@@ -54,7 +57,8 @@ impl Media {
         let legs = each(&config.journal, "journal leg", |path| open_leg(path, ring.as_ref()));
         let return_wait = Duration::from_secs(config.return_wait_seconds.unwrap_or(RETURN_WAIT_SECONDS));
         let paths = config.drives.iter().chain(&config.spares).cloned();
-        let healer = Healer::open(paths, ring.clone(), Box::new(SmallestThatFits { return_wait }));
+        let injector = config.lab.then(|| Injector::new(world.clone()));
+        let healer = Healer::open(paths, ring.clone(), Box::new(SmallestThatFits { return_wait }), injector);
         Media { healer, legs, ring }
     }
 
@@ -103,7 +107,7 @@ fn each<T>(
 
 /// Makes a pool of the media, with a filesystem in it and `first` as its first datastore.
 pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &World) -> Result<(), Problem> {
-    let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() });
+    let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() }, world);
     if media.healer.drives().len() != config.drives.len() || media.legs.len() != config.journal.len() {
         return Err(Problem::new(&codes::BAD_INPUT, "not every drive and journal leg could be opened")
             .why("the log names each one and the reason"));
@@ -123,6 +127,9 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
     let mut identity = [0; 16];
     world.chance.fill(&mut identity);
     group.register_cas(IDENTITY_REGISTER, 0, &identity).await.map_err(|refused| cannot(config, &refused))?;
+    if config.lab {
+        group.register_cas(LAB_REGISTER, 0, &[1]).await.map_err(|refused| cannot(config, &refused))?;
+    }
     Engine::format(&group, &media.legs(), world).await.map_err(|refused| cannot(config, &refused))?;
     let (engine, _) = start(config, group.clone(), &media, world).await?;
     let store = Rc::new(engine.clone());
@@ -148,7 +155,7 @@ pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine,
 
 /// Puts the group together and leaves what is on it alone.
 pub(crate) async fn assemble(config: &StoreConfig, world: &World) -> Result<(Group, Media), Problem> {
-    let media = Media::open(config);
+    let media = Media::open(config, world);
     let group = Group::open(media.healer.drives(), None, world.clone()).await.map_err(|refused| {
         let mut problem = Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be assembled", config.pool))
             .why(refused.to_string());
@@ -157,6 +164,15 @@ pub(crate) async fn assemble(config: &StoreConfig, world: &World) -> Result<(Gro
         }
         problem
     })?;
+    if config.lab && group.register_read(LAB_REGISTER).await.version == 0 {
+        // Else a line in a file would be enough to hurt data that matters.
+        return Err(Problem::new(
+            &codes::NOT_A_LAB_POOL,
+            format!("pool \"{}\" was not made as a lab pool", config.pool),
+        )
+        .why("the configuration says lab = true, and the mark in the pool itself is missing")
+        .step("take lab = true out of the configuration"));
+    }
     group.set_flow(io::settings(config.io.as_ref())?);
     media.healer.sort(&group.assembly().drives);
     Ok((group, media))

@@ -147,6 +147,7 @@ mod tests {
         StoreConfig {
             site: "site-a".into(),
             pool: "flash0".into(),
+            lab: false,
             drives: Vec::new(),
             spares: Vec::new(),
             return_wait_seconds: None,

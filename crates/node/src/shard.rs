@@ -21,6 +21,7 @@ use crate::config::StoreConfig;
 use crate::events::log_until_stopped;
 use crate::nfs_door::{Door, answer_datagrams, call_clients, register, unregister};
 use crate::pool::{self, Media};
+use crate::progress::Progress;
 use crate::ready::{Ready, bind, bind_datagrams};
 use crate::sample::Sample;
 use crate::schedules::keep_schedules;
@@ -53,10 +54,12 @@ pub(crate) struct Shard {
     pub samples: RefCell<(Sample, Sample)>,
     /// Opens journal legs that come back.
     pub legs: pool::LegOpener,
-    /// When `fsck` last read every unit, as wall time in nanoseconds.
-    pub last_fsck_ns: Cell<Option<u64>>,
+    /// When `fsck` last began and ended to read every unit, as wall time in nanoseconds.
+    pub last_fsck_ns: Cell<Option<(u64, u64)>>,
     /// Drives, spares, journal legs.
     pub media: Rc<Media>,
+    /// Rebuild and scrub, as jobs.
+    pub progress: Progress,
     mappings: Vec<Mapping>,
 }
 
@@ -105,6 +108,7 @@ impl Shard {
             legs,
             last_fsck_ns: Cell::new(None),
             media,
+            progress: Progress::default(),
             mappings,
         });
         shard.open_doors(nfs, mounts).await?;

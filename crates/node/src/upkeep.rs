@@ -37,7 +37,7 @@ impl Shard {
     /// When every unit was last read and checked, by a pass or by `fsck`.
     pub(crate) fn last_scrub(&self) -> Option<Timestamp> {
         let ended = self.engine.scrub_status().history.last().map(|pass| pass.ended.0);
-        at(ended.max(self.last_fsck_ns.get()).unwrap_or(0))
+        at(ended.max(self.last_fsck_ns.get().map(|(_, ended)| ended)).unwrap_or(0))
     }
 
     /// Takes the blank drive at `path` as a spare.

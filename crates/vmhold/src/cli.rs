@@ -103,6 +103,8 @@ pub enum Noun {
     Drive(DriveCommand),
     /// The journal: its lost legs
     Journal(JournalCommand),
+    /// Faults on purpose, in a lab pool: slow, failing and lying drives
+    Inject(InjectCommand),
     /// Datastores: exports that hold VMs
     Datastore(DatastoreCommand),
     /// VMs: the files recognised as one; snapshots, rollback, clones
@@ -178,6 +180,7 @@ Keys of the configuration (TOML; paths are relative to the file):
   drives          drive files or block devices
   spares          blank drives that take the place of failed ones
   return_wait_seconds  how long a drive that went away is waited for first (10)
+  lab             true: vmhold inject works, if the pool was made for it (--lab)
   journal         one or two journal legs
   nfs, api        addresses with port
   mount           address of MOUNT and NLM, if not that of NFS
@@ -301,6 +304,9 @@ pub struct PoolCreate {
     /// Most data units of a stripe
     #[arg(long, value_name = "N")]
     pub stripe_data: Option<u8>,
+    /// For trying and breaking: faults can be injected into it, now and later (vmhold inject)
+    #[arg(long)]
+    pub lab: bool,
     /// Bytes of a stripe unit
     #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
     pub unit: Option<u64>,
@@ -345,6 +351,75 @@ pub enum SpareAction {
         /// File or block device
         path: PathBuf,
     },
+}
+
+/// `inject`.
+#[derive(Debug, Args)]
+#[command(after_help = INJECT_HELP)]
+pub struct InjectCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: InjectAction,
+}
+
+const INJECT_HELP: &str = "\
+Only pools that were marked when they were made take faults: vmhold quickstart, or
+vmhold pool create --lab. Nothing stands in the way of any other pool's drives.
+
+  vmhold inject lost-write flash0/3 --percent 20 --for 30s --confirm=flash0
+  vmhold inject slow flash0/3 --delay 100ms --percent 1 --confirm=flash0
+  vmhold inject list flash0
+  vmhold inject stop flash0
+
+A fault stays with the drive, ends by itself, and is shown by status and pool show while it
+is on. No more drives are made to lie than the pool can lose, those counted whose damage no
+scrub has been over yet.";
+
+/// Verbs of `inject`.
+#[derive(Debug, Subcommand)]
+pub enum InjectAction {
+    /// Reads and writes take longer
+    Slow {
+        /// Which and how much.
+        #[command(flatten)]
+        at: InjectAt,
+        /// By how much
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "100ms")]
+        delay: Duration,
+    },
+    /// Reads and writes end with an I/O error
+    Eio(InjectAt),
+    /// Writes are acknowledged and not done
+    LostWrite(InjectAt),
+    /// Writes go to the place behind their own, and are acknowledged
+    Misplaced(InjectAt),
+    /// Only the first part of a write is done, and all of it acknowledged
+    Torn(InjectAt),
+    /// One bit of what is written or read is another
+    Bits(InjectAt),
+    /// Faults that are on, and those whose damage no scrub has been over yet
+    List {
+        /// The pool
+        pool: String,
+    },
+    /// End every fault now
+    Stop {
+        /// The pool
+        pool: String,
+    },
+}
+
+/// Where a fault is, how often it strikes and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct InjectAt {
+    /// POOL/SLOT, as in flash0/3
+    pub id: String,
+    /// Share of the requests that are hit
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    pub percent: f64,
+    /// When it ends by itself, up to 1h
+    #[arg(long = "for", value_parser = humantime::parse_duration, value_name = "TIME", default_value = "1m")]
+    pub lasts: Duration,
 }
 
 /// `journal`.

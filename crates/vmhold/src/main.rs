@@ -9,6 +9,7 @@
 //!  say   consent                what is printed, what is asked
 //!  place   process   appliance  the folder of a store, its process, its API
 //!  store_command  pool_command  datastore_command  load_command   one per noun
+//!  inject_command               faults on purpose
 //!  host_command  accel_command  the agent of a hypervisor host, and its disks
 //!  witness_command              the third place of two sites
 //!  vm_command  job_command  events_command  people_command
@@ -28,6 +29,7 @@ mod daemon;
 mod datastore_command;
 mod events_command;
 mod host_command;
+mod inject_command;
 mod iostat_command;
 mod job_command;
 mod load_command;
@@ -104,6 +106,7 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Version => store_command::version(say),
         Noun::Pool(command) => pool_command::run(command, global, say),
         Noun::Drive(command) => pool_command::drives(command, global, say),
+        Noun::Inject(command) => inject_command::run(command, global, say),
         Noun::Datastore(command) => datastore_command::run(command, global, say),
         Noun::Vm(command) => vm_command::run(command, global, say),
         Noun::Job(command) => job_command::run(command, global, say),

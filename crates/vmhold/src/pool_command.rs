@@ -126,15 +126,20 @@ fn offer(api_path: &str, drive: Option<&Path>, global: &Global, say: &Say) -> Re
     Ok(say.changed(&taken, |taken, _| taken.human()))
 }
 
+/// Pool and slot of a drive named `POOL/SLOT`.
+pub fn place_of(id: &str) -> Result<(&str, u32), Problem> {
+    let place = id.split_once('/').and_then(|(pool, slot)| Some((pool, slot.parse().ok()?)));
+    place.ok_or_else(|| {
+        Problem::new(&codes::BAD_INPUT, format!("{id:?} is not a drive")).step("name it POOL/SLOT, as in flash0/3")
+    })
+}
+
 /// Runs a verb of `drive`.
 pub fn drives(command: &DriveCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
     match &command.action {
         DriveAction::Spare(SpareAction::Add { path }) => return offer("/v1/drives", Some(path), global, say),
         DriveAction::Replace { id, with } => {
-            let (pool, slot) = id.split_once('/').filter(|(_, slot)| slot.parse::<u32>().is_ok()).ok_or_else(|| {
-                Problem::new(&codes::BAD_INPUT, format!("{id:?} is not a drive"))
-                    .step("name it POOL/SLOT, as in flash0/3")
-            })?;
+            let (pool, slot) = place_of(id)?;
             let path = format!("/v1/drives/{}/{slot}/replace", segment(pool));
             return offer(&path, with.as_deref(), global, say);
         }
@@ -246,6 +251,7 @@ fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Pr
     Ok(StoreConfig {
         site: create.site.clone(),
         pool: create.name.clone(),
+        lab: create.lab,
         drives: absolute(&create.drives)?,
         spares: absolute(&create.spares)?,
         return_wait_seconds: None,

@@ -89,6 +89,22 @@ codes! {
         clears: "the pool can lose a drive again",
         parameters: ["pool", "drive"],
     }
+    1016 NOT_A_LAB_POOL Error, exit Refused, http 409, since "0.1.0" {
+        what: "Faults are only injected into a pool that was made for it.",
+        why: "A fault on purpose hurts redundancy and speed. Only a pool that was marked as a lab pool when it was made takes one; the mark stands in the pool itself and cannot be given later, so no pool with data that matters can be hurt by a slip of the hand.",
+        act: ["make a pool to try it on: vmhold quickstart", "or: vmhold pool create NAME --lab ..."],
+        urgency: "nothing was changed",
+        clears: "a lab pool is named",
+        parameters: ["pool"],
+    }
+    1017 FAULT_INJECTED Warning, exit Failed, http 503, since "0.1.0" {
+        what: "A drive does something wrong on purpose.",
+        why: "Someone injected a fault into this lab pool (vmhold audit list says who). It ends by itself; what it leaves on the drive is found and repaired by the next scrub, or when it is read.",
+        act: ["nothing: it ends by itself", "end it now: vmhold inject stop POOL", "see it: vmhold inject list POOL"],
+        urgency: "none",
+        clears: "its time is over, or it was stopped",
+        parameters: ["pool", "drive", "fault"],
+    }
     1021 DRIVE_FAILED Error, exit Failed, http 503, since "0.1.0" {
         what: "A drive failed and is no longer used.",
         why: "It answered with errors, or its file was removed, cut short or replaced by another. All data on it is reconstructed from the other drives, and new stripes avoid it.",

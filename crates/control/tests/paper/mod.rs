@@ -19,6 +19,7 @@ use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::events::EventBook;
 use control::expansion::{ExpandOrder, JoinedDrive, PoolExpanded};
 use control::history::HistoryBook;
+use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::JobBook;
 use control::ledger::MemoryLedger;
 use control::pool::{Journal, JournalKind, JournalLeg, Pool, PoolState};
@@ -66,6 +67,8 @@ fn pool() -> Pool {
         unrepairable_units: None,
         rebuild: None,
         expansions: Vec::new(),
+        lab: false,
+        faults: Vec::new(),
         drives: Vec::new(),
         io: None,
     }
@@ -279,6 +282,37 @@ impl ControlBackend for Paper {
             usable_bytes: 2,
             seconds: 0.1,
         }))
+    }
+
+    fn faults(&self) -> Answer<'_, Vec<InjectedFault>> {
+        now(Ok(Vec::new()))
+    }
+
+    fn could_inject(&self, order: FaultOrder) -> Answer<'_, ()> {
+        let refused = || Problem::new(&codes::NOT_A_LAB_POOL, "flash0 is no lab pool");
+        now(if order.slot == 9 { Err(refused()) } else { Ok(()) })
+    }
+
+    fn inject(&self, order: FaultOrder) -> Answer<'_, InjectedFault> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(InjectedFault {
+            drive: format!("flash0/{}", order.slot),
+            path: "drives/1".into(),
+            kind: order.kind,
+            percent: order.percent,
+            delay_ms: order.delay_ms,
+            is_on: true,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            ends_at: jiff::Timestamp::UNIX_EPOCH,
+            requests: 0,
+            hits: 0,
+            awaits_scrub: false,
+        }))
+    }
+
+    fn end_faults(&self) -> Answer<'_, Vec<InjectedFault>> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(Vec::new()))
     }
 
     fn resilver_journal(&self) -> Answer<'_, ResilverReport> {

@@ -1,6 +1,8 @@
-//! `quickstart break`: lose a drive, flip bits, pull, push and swap drives, kill the server.
+//! `quickstart break`: lose a drive, flip bits, pull, push and swap drives, have one lie, kill the
+//! server.
 //! What would lose data is refused: the point is to see what a store survives.
 
+mod lies;
 mod moved;
 
 use std::fs::{File, OpenOptions};
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
+use control::inject::FaultKind;
 use control::pool::{Drive, DriveState, Pool};
 use control::status::Status;
 use control::{Document, Envelope, Exit, Problem, codes};
@@ -19,6 +22,7 @@ use serde::Serialize;
 use crate::appliance;
 use crate::cli::Global;
 use crate::place::{Place, unusable};
+use crate::quickstart::break_it::lies::Lie;
 use crate::quickstart::manifest::Manifest;
 use crate::quickstart::running;
 use crate::say::Say;
@@ -30,11 +34,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// `quickstart break`.
 #[derive(Debug, Args)]
+#[command(after_help = BREAK_HELP)]
 pub struct BreakCommand {
     /// What to break.
     #[command(subcommand)]
     pub what: What,
 }
+
+const BREAK_HELP: &str = "\
+What happens then, and where to look:
+  drive        waited for 10 s, then a spare takes its place and is filled: pool show --map
+  pull, push   known by its label; only what it missed is filled in: pool show --map
+  swap-drives  both are found again by their labels: drive list
+  bits         found by their checks when read or scrubbed, and repaired: check, drive list
+  slow         late reads are answered from the other drives: pool show (late reads)
+  eio          read around; too many errors, and the drive is put out: drive list, events list
+  lost-write   an old unit says that it is old; found when read or scrubbed: check
+  misplaced    a unit says where it belongs; found when read or scrubbed: check
+  torn         a unit's check does not match; found when read or scrubbed: check
+  kill         the journal has every acknowledged write; resume replays it: resume, check
+
+Each but kill is refused where it would be one drive too many. Load all the while:
+  vmhold bench --mix 70/30 --duration 1m --verify        and always: vmhold quickstart check";
 
 /// What can be broken.
 #[derive(Debug, Subcommand)]
@@ -72,6 +93,23 @@ pub enum What {
         /// The other
         second: String,
     },
+    /// Have a drive answer late
+    Slow {
+        /// Which and how much.
+        #[command(flatten)]
+        lie: Lie,
+        /// By how much
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "100ms")]
+        delay: Duration,
+    },
+    /// Have a drive answer with I/O errors
+    Eio(Lie),
+    /// Have a drive lose writes and say they are done
+    LostWrite(Lie),
+    /// Have a drive put writes in the wrong place
+    Misplaced(Lie),
+    /// Have a drive do writes only in part
+    Torn(Lie),
     /// kill -9 the server
     Kill,
 }
@@ -126,6 +164,11 @@ pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, P
         What::Pull { drive } => moved::pull(drive, global, say),
         What::Push { drive } => moved::push(drive, global, say),
         What::SwapDrives { first, second } => moved::swap((first, second), global, say),
+        What::Slow { lie, delay } => lies::begin(lie, ("slow", FaultKind::Slow), Some(*delay), global, say),
+        What::Eio(lie) => lies::begin(lie, ("eio", FaultKind::Eio), None, global, say),
+        What::LostWrite(lie) => lies::begin(lie, ("lost-write", FaultKind::LostWrite), None, global, say),
+        What::Misplaced(lie) => lies::begin(lie, ("misplaced", FaultKind::Misplaced), None, global, say),
+        What::Torn(lie) => lies::begin(lie, ("torn", FaultKind::Torn), None, global, say),
         What::Kill => {
             let (_, announced) = running(&place, global)?;
             let pid = announced.process.pid;

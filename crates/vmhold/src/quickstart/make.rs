@@ -59,6 +59,7 @@ fn fill(
     let config = StoreConfig {
         site: "demo".into(),
         pool: POOL.into(),
+        lab: true,
         drives: paths,
         spares,
         return_wait_seconds: Some(return_wait_seconds),

@@ -1,0 +1,297 @@
+//! Rebuild and scrub as jobs for everyone to see.
+//!
+//! Both go on in the engine by themselves. Twice a second what the engine says of them is compared
+//! with the jobs that are known: one per drive that is being filled, one per pass of the scrub. The
+//! book of jobs keeps the promises of progress (never back, never 100 % before the end); here it
+//! is only decided which job it is, how far, and how it ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use control::jobs::{JobHandle, JobState, NewJob, Wish};
+use engine::ScrubPass;
+use jiff::Timestamp;
+use raid::{DriveState, FailReason};
+
+use crate::healer::words;
+use crate::shard::Shard;
+
+/// Which job of the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// Of the drive in this slot, counted from 1, with this serial number.
+    Rebuild(u32, String),
+    /// This pass.
+    Scrub(u64),
+}
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq)]
+struct Reached {
+    mode: Option<&'static str>,
+    done_bytes: u64,
+    total_bytes: u64,
+    total_is_estimate: bool,
+    /// What it waits for, if it does.
+    waits_for: Option<&'static str>,
+    errors: u64,
+}
+
+/// How a job ended that is not seen any more.
+type Ending = (JobState, String);
+
+/// A job and what it was told last.
+struct Followed {
+    job: JobHandle,
+    told: Option<Reached>,
+}
+
+/// Jobs of the store's own work.
+#[derive(Default)]
+pub(crate) struct Progress(RefCell<BTreeMap<Key, Followed>>);
+
+impl Shard {
+    /// Brings the jobs up to what the engine says now; carries out what they were asked.
+    pub(crate) fn look_at_progress(&self) {
+        let seen = self.work_under_way();
+        self.follow(&seen, Timestamp::now());
+    }
+
+    /// Lets the scrub do what its job was asked to.
+    pub(crate) async fn heed_wishes(&self) {
+        let wish = {
+            let jobs = self.progress.0.borrow();
+            jobs.iter().find(|(key, _)| matches!(key, Key::Scrub(_))).map(|(_, followed)| followed.job.take_wish())
+        };
+        match wish.flatten() {
+            Some(Wish::Pause) => self.engine.scrub_pause(true).await,
+            Some(Wish::Go) => self.engine.scrub_pause(false).await,
+            Some(Wish::Cancel) | None => {}
+        }
+    }
+
+    fn work_under_way(&self) -> BTreeMap<Key, Reached> {
+        let mut seen = BTreeMap::new();
+        let group = self.engine.group();
+        if let Some(rebuild) = self.engine.rebuild_status() {
+            let serials = group.status().drives;
+            for drive in &rebuild.drives {
+                let serial = serials.get(usize::from(drive.slot.0)).map_or(String::new(), |drive| drive.serial.clone());
+                let reached = Reached {
+                    mode: Some(if drive.came_back { "delta" } else { "full" }),
+                    done_bytes: (drive.units_total - drive.units_left) * rebuild.unit_bytes,
+                    total_bytes: drive.units_total * rebuild.unit_bytes,
+                    total_is_estimate: false,
+                    waits_for: None,
+                    errors: rebuild.stripes_lost,
+                };
+                seen.insert(Key::Rebuild(u32::from(drive.slot.0) + 1, serial), reached);
+            }
+        }
+        let scrub = self.engine.scrub_status();
+        let width = group.next_geometry().map_or(1, |geometry| u64::from(geometry.data) + u64::from(geometry.parity));
+        let stripe_bytes = width * u64::from(group.unit_bytes());
+        // Before its first stripe a pass has not begun, and one that has ended is over.
+        if scrub.pass.number > 0 && scrub.pass.ended.0 == 0 {
+            let waits_for = match (scrub.paused, scrub.waits_for_rebuild) {
+                (true, _) => Some("it was asked to pause"),
+                (false, true) => Some("a rebuild goes first"),
+                (false, false) => None,
+            };
+            let reached = Reached {
+                mode: None,
+                done_bytes: scrub.stripes_done * stripe_bytes,
+                total_bytes: scrub.stripes_total * stripe_bytes,
+                total_is_estimate: true,
+                waits_for,
+                errors: beyond_repair(&scrub.pass),
+            };
+            seen.insert(Key::Scrub(scrub.pass.number), reached);
+        }
+        seen
+    }
+
+    fn follow(&self, seen: &BTreeMap<Key, Reached>, now: Timestamp) {
+        let mut jobs = self.progress.0.borrow_mut();
+        let gone: Vec<Key> = jobs.keys().filter(|key| !seen.contains_key(key)).cloned().collect();
+        for key in gone {
+            let Some(followed) = jobs.remove(&key) else { continue };
+            let (state, result) = self.ending(&key);
+            followed.job.end(state, result, now);
+        }
+        for (key, reached) in seen {
+            let begin = || Followed { job: self.begin(key, reached, now), told: None };
+            jobs.entry(key.clone()).or_insert_with(begin).tell(reached, now);
+        }
+    }
+
+    fn begin(&self, key: &Key, reached: &Reached, now: Timestamp) -> JobHandle {
+        let pool = &self.config.pool;
+        let (kind, object) = match key {
+            Key::Rebuild(slot, _) => ("rebuild", format!("{pool}/{slot}")),
+            Key::Scrub(_) => ("scrub", pool.clone()),
+        };
+        let new = NewJob {
+            kind,
+            mode: reached.mode,
+            object,
+            total_bytes: Some(reached.total_bytes),
+            total_is_estimate: reached.total_is_estimate,
+            can_pause: kind == "scrub",
+            can_cancel: false,
+        };
+        self.books.jobs.take_up(new, reached.done_bytes, now)
+    }
+
+    fn ending(&self, key: &Key) -> Ending {
+        match key {
+            Key::Rebuild(slot, serial) => {
+                let drives = self.engine.group().status().drives;
+                let drive = drives.iter().find(|drive| u32::from(drive.slot.0) + 1 == *slot);
+                let drive = drive.filter(|drive| drive.serial == *serial);
+                end_of_rebuild(drive.map(|drive| (drive.state, drive.fail_reason)))
+            }
+            Key::Scrub(number) => {
+                let history = self.engine.scrub_status().history;
+                end_of_scrub(history.iter().find(|pass| pass.number == *number))
+            }
+        }
+    }
+}
+
+impl Followed {
+    /// Nobody is told twice: watchers are woken by what they are told.
+    fn tell(&mut self, reached: &Reached, now: Timestamp) {
+        if self.told.as_ref() == Some(reached) {
+            return;
+        }
+        let job = &self.job;
+        job.resize(reached.total_bytes, reached.total_is_estimate, now);
+        job.advance(reached.done_bytes, now);
+        for _ in self.told.as_ref().map_or(0, |told| told.errors)..reached.errors {
+            job.error();
+        }
+        match reached.waits_for {
+            Some(what) => job.pause(what),
+            None => job.limited_by(None),
+        }
+        self.told = Some(reached.clone());
+    }
+}
+
+fn beyond_repair(pass: &ScrubPass) -> u64 {
+    let found = &pass.found;
+    found.units_unrepaired + found.stripes_lost + found.stripes_inconsistent + found.objects_damaged
+}
+
+/// What became of a drive that is not being filled any more.
+fn end_of_rebuild(drive: Option<(DriveState, Option<FailReason>)>) -> Ending {
+    let failed = |why: &str| (JobState::Failed, why.to_owned());
+    match drive {
+        Some((DriveState::Good, _)) => (JobState::Done, "the drive holds everything it should".to_owned()),
+        Some((_, Some(reason))) => failed(&format!("the drive failed: {}", words(reason))),
+        Some(_) => failed("the drive is not there any more"),
+        None => failed("another drive has its place"),
+    }
+}
+
+/// What became of a pass that is not under way any more.
+fn end_of_scrub(pass: Option<&ScrubPass>) -> Ending {
+    match pass {
+        Some(pass) => {
+            let (stripes, repaired, beyond) = (pass.found.stripes, pass.found.units_repaired, beyond_repair(pass));
+            (JobState::Done, format!("{stripes} stripes, {repaired} units repaired, {beyond} beyond repair"))
+        }
+        // Only so many passes are remembered; this one ended long before anybody looked.
+        None => (JobState::Cancelled, "how it ended is not remembered".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use control::jobs::JobBook;
+    use control::ledger::MemoryLedger;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn reached(done_bytes: u64, total_bytes: u64) -> Reached {
+        Reached { mode: Some("full"), done_bytes, total_bytes, total_is_estimate: false, waits_for: None, errors: 0 }
+    }
+
+    fn book() -> Arc<JobBook> {
+        JobBook::open(std::iter::empty(), Box::new(MemoryLedger::default()))
+    }
+
+    /// Whatever the engine says from look to look (work that shrinks, counts that go back, waiting
+    /// in between), what people see keeps the promises of progress.
+    #[test]
+    fn percent_never_goes_back_and_is_full_only_at_the_end() {
+        for seed in 1..200_u64 {
+            let (book, mut dice) = (book(), seed);
+            let mut roll = |below: u64| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (dice >> 33) % below
+            };
+            let new = NewJob { kind: "rebuild", total_bytes: Some(1000), ..NewJob::default() };
+            let (mut followed, mut last) = (Followed { job: book.take_up(new, 0, at(0)), told: None }, 0.0);
+            for second in 0..60 {
+                let mut now = reached(roll(1200), 200 + roll(1000));
+                now.waits_for = (roll(4) == 0).then_some("a rebuild goes first");
+                now.errors = roll(3);
+                followed.tell(&now, at(second));
+                let shown = book.find("J-1").unwrap();
+                let percent = shown.percent.unwrap();
+                assert!(percent >= last && percent < 100.0, "seed {seed}: {last} then {percent}");
+                assert!(shown.eta_seconds.is_none() || now.waits_for.is_none(), "waiting work has no end in sight");
+                last = percent;
+            }
+            followed.job.end(JobState::Done, "whole", at(60));
+            assert_eq!(book.find("J-1").unwrap().percent, Some(100.0));
+        }
+    }
+
+    #[test]
+    fn errors_are_counted_once_and_waiting_says_for_what() {
+        let book = book();
+        let new = NewJob { kind: "scrub", total_bytes: Some(10), ..NewJob::default() };
+        let mut followed = Followed { job: book.take_up(new, 0, at(0)), told: None };
+        let mut now = Reached { errors: 2, ..reached(5, 10) };
+        followed.tell(&now, at(1));
+        let changes = book.changes();
+        followed.tell(&now, at(2));
+        assert_eq!(book.changes(), changes, "nobody is woken for nothing");
+        now.waits_for = Some("a rebuild goes first");
+        followed.tell(&now, at(3));
+        let shown = book.find("J-1").unwrap();
+        assert_eq!((shown.errors, shown.state), (2, JobState::Paused));
+        assert_eq!(shown.limited_by.as_deref(), Some("a rebuild goes first"));
+    }
+
+    #[test]
+    fn a_rebuild_is_done_only_when_its_drive_is_good() {
+        let state = |drive| end_of_rebuild(drive).0;
+        assert_eq!(state(Some((DriveState::Good, None))), JobState::Done);
+        let failed = Some((DriveState::Failed, Some(FailReason::Gone)));
+        assert_eq!(state(failed), JobState::Failed);
+        assert!(end_of_rebuild(failed).1.contains(words(FailReason::Gone)));
+        assert_eq!(state(Some((DriveState::Missing, None))), JobState::Failed);
+        assert_eq!(state(None), JobState::Failed, "another drive has its place");
+    }
+
+    #[test]
+    fn a_scrub_is_done_when_its_pass_is_in_the_history() {
+        let mut pass = ScrubPass { number: 3, ..ScrubPass::default() };
+        (pass.found.stripes, pass.found.units_repaired, pass.found.stripes_lost) = (40, 2, 1);
+        assert_eq!(
+            end_of_scrub(Some(&pass)),
+            (JobState::Done, "40 stripes, 2 units repaired, 1 beyond repair".to_owned())
+        );
+        assert_eq!(end_of_scrub(None).0, JobState::Cancelled);
+    }
+}
