@@ -55,7 +55,7 @@ mod step;
 pub mod wire;
 
 pub use flights::{Flight, Flights, FlightsMax};
-pub use operation::{CHANGE_PART_BYTES_MAX, Change, Span, WRITE_BYTES_MAX, Write};
+pub use operation::{CHANGE_PART_BYTES_MAX, Change, Form, Span, WRITE_BYTES_MAX, Write};
 pub use record::{Kept, Record};
 pub use site::Mirror;
 pub use step::{Action, Answer, Command, Config, Input, OpId, Reader, Request};

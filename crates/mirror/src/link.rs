@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use base::{Buf, Nanos, Osn};
 
 use crate::flights::ranges_of;
-use crate::operation::Span;
+use crate::operation::{Form, Span};
 use crate::record::Record;
 use crate::site::{Level, Mirror, Then};
 use crate::step::{Action, Reader};
@@ -82,7 +82,7 @@ pub(crate) struct Recovery {
     spans: VecDeque<Span>,
     next: usize,
     reading: BTreeMap<usize, Span>,
-    fetched: VecDeque<(Span, Buf, u64)>,
+    fetched: VecDeque<(Span, Buf, Form)>,
     awaited: BTreeSet<Osn>,
 }
 
@@ -276,11 +276,11 @@ impl Mirror {
         self.set_phase(Phase::Recovers(recovery));
     }
 
-    pub(crate) fn recovered(&mut self, link: u64, index: usize, payload: Buf, size_bytes: u64) {
+    pub(crate) fn recovered(&mut self, link: u64, index: usize, payload: Buf, form: Form) {
         let Some(current) = self.link.as_mut().filter(|current| current.number == link) else { return };
         let Phase::Recovers(recovery) = &mut current.phase else { return };
         if let Some(span) = recovery.reading.remove(&index) {
-            recovery.fetched.push_back((span, payload, size_bytes));
+            recovery.fetched.push_back((span, payload, form));
         }
     }
 
@@ -290,10 +290,10 @@ impl Mirror {
         let mut messages = Vec::new();
         while !recovery.fetched.is_empty()
             && let Some(osn) = issuer.take()
-            && let Some((span, payload, size_bytes)) = recovery.fetched.pop_front()
+            && let Some((span, payload, form)) = recovery.fetched.pop_front()
         {
             recovery.awaited.insert(osn);
-            messages.push(Message::Restore { osn, span, size_bytes, payload });
+            messages.push(Message::Restore { osn, span, form, payload });
         }
         while recovery.reading.len() + recovery.fetched.len() + recovery.awaited.len() < WINDOW
             && let Some(span) = recovery.spans.pop_front()

@@ -1,7 +1,7 @@
 //! What is replicated: ranges, writes, changes. The mirror knows no blocks and no names;
 //! what a change does is said in bytes that only the datastore reads.
 
-use base::{Buf, FileId};
+use base::{Buf, FileId, WallNanos};
 
 /// Most that one write may carry.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
@@ -36,6 +36,19 @@ pub struct Write {
     pub offset_bytes: u64,
     /// The bytes, [`WRITE_BYTES_MAX`] at most. The file grows to hold them.
     pub payload: Buf,
+    /// The file's times from then on: the same at both sites, since clients compare them.
+    pub at: WallNanos,
+}
+
+/// What a file is beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// Its size; nothing stays beyond.
+    pub size_bytes: u64,
+    /// Last change of content.
+    pub modified: WallNanos,
+    /// Last change of content or attributes.
+    pub changed: WallNanos,
 }
 
 impl Write {

@@ -21,7 +21,7 @@
 use base::{Buf, Nanos, Osn};
 
 use crate::locks::{Ticket, Use, Want};
-use crate::operation::{Change, Span, WRITE_BYTES_MAX, Write};
+use crate::operation::{Change, Form, Span, WRITE_BYTES_MAX, Write};
 use crate::record::Record;
 use crate::site::{Mirror, Mode, Then};
 use crate::step::{Action, Answer, OpId, Reader, Request};
@@ -222,16 +222,16 @@ impl Mirror {
                 return self.changes.push_back(id);
             }
             Ok(_) => Answer::TooLarge,
-            Err(reply) => Answer::Changed(reply),
+            Err(reply) => Answer::Replied(reply),
         };
         op.stage = Stage::Answers(answer);
         self.complete.insert(id);
     }
 
-    pub(crate) fn fetched(&mut self, reader: Reader, payload: Buf, size_bytes: u64) {
+    pub(crate) fn fetched(&mut self, reader: Reader, payload: Buf, form: Form) {
         let id = match reader {
             Reader::Client(id) => id,
-            Reader::Recovery { link, index } => return self.recovered(link, index, payload, size_bytes),
+            Reader::Recovery { link, index } => return self.recovered(link, index, payload, form),
         };
         if let Some(op) = self.ops.get_mut(&id).filter(|op| op.stage == Stage::Reads) {
             op.stage = Stage::Answers(Answer::Read(payload));
@@ -317,8 +317,8 @@ impl Mirror {
         for id in std::mem::take(&mut self.complete) {
             let Some(op) = self.ops.get(&id) else { continue };
             let answer = match &op.stage {
-                Stage::Writes { local: true, remote, .. } if *remote || alone => Answer::Written,
-                Stage::Commits { local: true, reply, .. } => Answer::Changed(reply.clone()),
+                Stage::Writes { osn, local: true, remote } if *remote || alone => Answer::Written(*osn),
+                Stage::Commits { osn, reply, local: true } => Answer::Changed(*osn, reply.clone()),
                 Stage::Answers(answer) => answer.clone(),
                 _ => continue,
             };

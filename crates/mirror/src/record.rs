@@ -12,7 +12,7 @@ use base::{Buf, MediaCheck, Osn, media_check};
 use witness::Memory;
 
 use crate::flights::{Flight, Flights};
-use crate::operation::{Change, Span, Write};
+use crate::operation::{Change, Form, Span, Write};
 
 /// Check of a write's bytes: the one that its journal record has, too.
 #[must_use]
@@ -41,8 +41,8 @@ pub enum Record {
         osn: Osn,
         /// The range.
         span: Span,
-        /// Size of the file; bytes beyond it go.
-        size_bytes: u64,
+        /// What the file is from then on.
+        form: Form,
         /// The content, short where the file ends.
         payload: Buf,
     },

@@ -31,10 +31,10 @@ impl Mirror {
                 let record = Record::Write { osn, low_water, write, tracked: true };
                 self.append(record, Then::Tell(number, Message::Durable { osn }));
             }
-            Message::Restore { osn, span, size_bytes, payload } if !follows => {
+            Message::Restore { osn, span, form, payload } if !follows => {
                 self.is_new(osn)?;
                 self.has_room(span.length_bytes)?;
-                let record = Record::Restore { osn, span, size_bytes, payload };
+                let record = Record::Restore { osn, span, form, payload };
                 self.append(record, Then::Tell(number, Message::Durable { osn }));
             }
             Message::Prepare { osn, change } if follows => {

@@ -198,7 +198,7 @@ impl Mirror {
             Input::Tick => self.tick(),
             Input::Client(op, request) => self.client(op, request),
             Input::Resolved(op, change) => self.resolved(op, change),
-            Input::Fetched(reader, payload, size_bytes) => self.fetched(reader, payload, size_bytes),
+            Input::Fetched(reader, payload, form) => self.fetched(reader, payload, form),
             Input::Checked(osn, yes) => self.checked(osn, yes),
             Input::Stable(through) => self.is_stable(through),
             Input::LinkUp(number) => self.link_up(number),

@@ -7,7 +7,7 @@ use witness::{Ask, AskKind, Standing, Verdict};
 
 use crate::flights::FlightsMax;
 use crate::locks::Want;
-use crate::operation::{Change, Span, Write};
+use crate::operation::{Change, Form, Span, Write};
 use crate::record::Record;
 use crate::wire::{CHANGES_MAX, Frame, MAP_MAX};
 
@@ -97,11 +97,12 @@ pub enum Request {
 pub enum Answer {
     /// The bytes, short where the file ends.
     Read(Buf),
-    /// It is written.
-    Written,
-    /// The reply of the change that was made; or, where none was, that of the refusal or of the
-    /// first time the same was asked.
-    Changed(Buf),
+    /// It is written, as this operation.
+    Written(Osn),
+    /// It is done, as this operation; the change's reply says what came of it.
+    Changed(Osn, Buf),
+    /// Nothing was changed: why not, or what was told the first time the same was asked.
+    Replied(Buf),
     /// The other site cannot do it.
     Refused,
     /// Larger than what one site sends the other. Nothing was done.
@@ -164,8 +165,8 @@ pub enum Input {
     /// A change was worked out under its locks; or there is none to be made, and this is the
     /// reply: why it cannot be done, or what a retry was told the first time.
     Resolved(OpId, Result<Change, Buf>),
-    /// Bytes were read: what is there, and the size of the file.
-    Fetched(Reader, Buf, u64),
+    /// Bytes were read: what is there, and what the file is beside.
+    Fetched(Reader, Buf, Form),
     /// Whether a change that the primary wants to make can be made here.
     Checked(Osn, bool),
     /// All records up to this ticket are stable.

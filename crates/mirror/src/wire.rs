@@ -6,13 +6,13 @@
 //! with the pair: a frame of another pair does not pass. What decodes, encodes to the same
 //! bytes. Payloads are slices of the frame they came in, and are sent from where they lie.
 
-use base::{Buf, Epoch, FileId, MediaCheck, Osn, PairId, SiteId};
+use base::{Buf, Epoch, FileId, MediaCheck, Osn, PairId, SiteId, WallNanos};
 use witness::Standing;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::flights::{Flight, FlightsMax};
-use crate::operation::{CHANGE_PART_BYTES_MAX, Change, Span, WRITE_BYTES_MAX, Write};
+use crate::operation::{CHANGE_PART_BYTES_MAX, Change, Form, Span, WRITE_BYTES_MAX, Write};
 
 /// Version of the protocol; another one is refused, not guessed at.
 pub const PROTOCOL: u8 = 1;
@@ -69,8 +69,8 @@ pub enum Message {
         osn: Osn,
         /// The range.
         span: Span,
-        /// Size of the file.
-        size_bytes: u64,
+        /// What the file is beside.
+        form: Form,
         /// The content, short where the file ends.
         payload: Buf,
     },
@@ -215,6 +215,8 @@ struct Place {
     offset_bytes: U64,
     length_bytes: U64,
     size_bytes: U64,
+    modified: U64,
+    changed: U64,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -327,11 +329,12 @@ impl Raw {
             }
             Message::Report(report) => Self::of_report(report),
             Message::Write { osn, write } => {
-                let fixed = place(write.span(), 0);
+                let form = Form { size_bytes: 0, modified: write.at, changed: write.at };
+                let fixed = place(write.span(), form);
                 Self { kind: WRITE, osn: *osn, fixed, payload: write.payload.clone(), ..Self::default() }
             }
-            Message::Restore { osn, span, size_bytes, payload } => {
-                let fixed = place(*span, *size_bytes);
+            Message::Restore { osn, span, form, payload } => {
+                let fixed = place(*span, *form);
                 Self { kind: RESTORE, osn: *osn, fixed, payload: payload.clone(), ..Self::default() }
             }
             Message::Durable { osn } => bare(DURABLE, *osn),
@@ -395,18 +398,19 @@ impl Raw {
             }
             REPORT => Message::Report(self.report()?),
             WRITE => {
-                let (span, _) = self.place()?;
-                let write = Write { file: span.file, offset_bytes: span.offset_bytes, payload: self.payload.clone() };
+                let (span, form) = self.place()?;
+                let (file, offset_bytes, payload) = (span.file, span.offset_bytes, self.payload.clone());
+                let write = Write { file, offset_bytes, payload, at: form.modified };
                 Message::Write { osn, write }
             }
             RESTORE => {
-                let (span, size_bytes) = self.place()?;
+                let (span, form) = self.place()?;
                 // Short where the file ends, and only there.
-                let held = size_bytes.saturating_sub(span.offset_bytes).min(span.length_bytes);
+                let held = form.size_bytes.saturating_sub(span.offset_bytes).min(span.length_bytes);
                 if span.length_bytes > WRITE_BYTES_MAX as u64 || self.payload.len() as u64 != held {
                     return Err(WireFault::Senseless);
                 }
-                Message::Restore { osn, span, size_bytes, payload: self.payload.clone() }
+                Message::Restore { osn, span, form, payload: self.payload.clone() }
             }
             DURABLE => Message::Durable { osn },
             PREPARE => Message::Prepare { osn, change: self.change()? },
@@ -426,7 +430,7 @@ impl Raw {
         })
     }
 
-    fn place(&self) -> Result<(Span, u64), WireFault> {
+    fn place(&self) -> Result<(Span, Form), WireFault> {
         let place = Place::read_from_bytes(&self.fixed).map_err(|_| WireFault::Senseless)?;
         let span = Span {
             file: FileId(place.file.get()),
@@ -435,7 +439,12 @@ impl Raw {
         };
         let ends = span.offset_bytes.checked_add(span.length_bytes).is_some();
         let fits = self.payload.len() <= WRITE_BYTES_MAX;
-        (ends && fits).then_some((span, place.size_bytes.get())).ok_or(WireFault::Senseless)
+        let form = Form {
+            size_bytes: place.size_bytes.get(),
+            modified: WallNanos(place.modified.get()),
+            changed: WallNanos(place.changed.get()),
+        };
+        (ends && fits).then_some((span, form)).ok_or(WireFault::Senseless)
     }
 
     fn report(&self) -> Result<Report, WireFault> {
@@ -470,12 +479,14 @@ impl Raw {
     }
 }
 
-fn place(span: Span, size_bytes: u64) -> Vec<u8> {
+fn place(span: Span, form: Form) -> Vec<u8> {
     let place = Place {
         file: span.file.0.into(),
         offset_bytes: span.offset_bytes.into(),
         length_bytes: span.length_bytes.into(),
-        size_bytes: size_bytes.into(),
+        size_bytes: form.size_bytes.into(),
+        modified: form.modified.0.into(),
+        changed: form.changed.0.into(),
     };
     place.as_bytes().to_vec()
 }

@@ -163,14 +163,15 @@ fn a_reply_without_a_change_waits_for_the_lease_like_any_other() {
     assert!(answers(&told).is_empty() && !site.mirror.serves(site.now), "{told:?}");
     let (number, _) = site.question();
     let told = site.answer(number, Ok(Lease::Runs), standing());
-    assert_eq!(answers(&told), [Answer::Changed(Buf::from_static(b"no such name"))]);
+    assert_eq!(answers(&told), [Answer::Replied(Buf::from_static(b"no such name"))]);
 }
 
 #[test]
 fn what_no_frame_can_carry_is_refused_before_it_has_a_number() {
     let mut site = Site::together(A);
-    let write =
-        |offset_bytes, bytes| Request::Write(Write { file: FileId(1), offset_bytes, payload: vec![0; bytes].into() });
+    let write = |offset_bytes, bytes| {
+        Request::Write(Write { file: FileId(1), offset_bytes, payload: vec![0; bytes].into(), at: WallNanos(0) })
+    };
     for request in [write(0, WRITE_BYTES_MAX + 1), write(u64::MAX, 2)] {
         let told = site.tell(Input::Client(OpId(1), request));
         assert_eq!(answers(&told), [Answer::TooLarge]);
@@ -186,7 +187,8 @@ fn what_no_frame_can_carry_is_refused_before_it_has_a_number() {
 #[test]
 fn a_secondary_lists_no_more_than_a_map_may() {
     let write = |counter: u64, bytes: usize| {
-        let write = Write { file: FileId(1), offset_bytes: counter * 2, payload: vec![0; bytes].into() };
+        let (offset_bytes, payload) = (counter * 2, vec![0; bytes].into());
+        let write = Write { file: FileId(1), offset_bytes, payload, at: WallNanos(0) };
         Message::Write { osn: Osn::of(Epoch(1), counter), write }
     };
     let mut site = Site::together(B);

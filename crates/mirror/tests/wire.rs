@@ -4,7 +4,7 @@
 
 use base::{Buf, Epoch, FileId, MediaCheck, Osn, PairId, SiteId, WallNanos};
 use mirror::wire::{FRAME_BYTES_MAX, Frame, HEAD_BYTES, LENGTH_BYTES, Message, Report, WireFault, frame_bytes};
-use mirror::{Change, Flight, Span, WRITE_BYTES_MAX, Write};
+use mirror::{Change, Flight, Form, Span, WRITE_BYTES_MAX, Write};
 use proptest::prelude::*;
 use witness::{Standing, Transition, TransitionKind};
 
@@ -25,6 +25,10 @@ fn standing(version: u64) -> Standing {
     }
 }
 
+fn form(size_bytes: u64) -> Form {
+    Form { size_bytes, modified: WallNanos(size_bytes ^ 7), changed: WallNanos(size_bytes ^ 9) }
+}
+
 /// One of each kind.
 fn messages(number: u64, yes: bool, bytes: &[u8]) -> Vec<Message> {
     let (osn, payload) = (Osn(number), Buf::copy_from_slice(bytes));
@@ -41,8 +45,11 @@ fn messages(number: u64, yes: bool, bytes: &[u8]) -> Vec<Message> {
     vec![
         Message::Hello { site: SITE, standing: yes.then(|| standing(number)) },
         Message::Report(report),
-        Message::Write { osn, write: Write { file: FileId(5), offset_bytes, payload: payload.clone() } },
-        Message::Restore { osn, span, size_bytes: span.end_bytes() + number % 2, payload: payload.clone() },
+        Message::Write {
+            osn,
+            write: Write { file: FileId(5), offset_bytes, payload: payload.clone(), at: WallNanos(number) },
+        },
+        Message::Restore { osn, span, form: form(span.end_bytes() + number % 2), payload: payload.clone() },
         Message::Durable { osn },
         Message::Prepare { osn, change: change.clone() },
         Message::Vote { osn, yes },
@@ -142,7 +149,7 @@ fn what_is_out_of_bounds_is_refused() {
     let span = Span { file: FileId(1), offset_bytes: 10, length_bytes: 8 };
     let restore = |size_bytes, payload: &'static [u8]| {
         let payload = Buf::from_static(payload);
-        let frame = frame(Message::Restore { osn: Osn(1), span, size_bytes, payload });
+        let frame = frame(Message::Restore { osn: Osn(1), span, form: form(size_bytes), payload });
         let encoded = frame.encode(PAIR);
         Frame::decode(PAIR, &[&encoded.head[LENGTH_BYTES..], &encoded.payload].concat().into()).is_ok()
     };
@@ -150,7 +157,10 @@ fn what_is_out_of_bounds_is_refused() {
     assert!(!restore(18, b"1234"), "short of what the file has");
     assert!(!restore(14, b"12345678"), "more than the file has");
     let payload = Buf::from(vec![0; WRITE_BYTES_MAX + 1]);
-    let long = frame(Message::Write { osn: Osn(1), write: Write { file: FileId(1), offset_bytes: 0, payload } });
+    let long = frame(Message::Write {
+        osn: Osn(1),
+        write: Write { file: FileId(1), offset_bytes: 0, payload, at: WallNanos(0) },
+    });
     let encoded = long.encode(PAIR);
     let bytes: Buf = [&encoded.head[LENGTH_BYTES..], &encoded.payload].concat().into();
     assert_eq!(Frame::decode(PAIR, &bytes), Err(WireFault::Senseless));

@@ -99,7 +99,8 @@ impl World {
             Doing::Write(stamps) => {
                 let bytes: Vec<u8> = stamps.iter().flat_map(|stamp| self.value_of(*stamp).to_le_bytes()).collect();
                 let offset_bytes = stamps[0].block * BLOCK_BYTES;
-                Request::Write(Write { file: FileId(stamps[0].file + 1), offset_bytes, payload: bytes.into() })
+                let (file, payload) = (FileId(stamps[0].file + 1), bytes.into());
+                Request::Write(Write { file, offset_bytes, payload, at: WallNanos(self.value) })
             }
             Doing::Change { name, retry, .. } => {
                 // The answer to a retry is that to the first attempt.
@@ -112,7 +113,7 @@ impl World {
     }
 
     pub(super) fn answer(&mut self, site: usize, op: OpId, answer: &Answer) {
-        let done = matches!(answer, Answer::Read(_) | Answer::Written | Answer::Changed(_));
+        let done = matches!(answer, Answer::Read(_) | Answer::Written(_) | Answer::Changed(..) | Answer::Replied(_));
         if done {
             self.answered_at.push(self.now);
             assert!(self.serves(site), "an answer of a site that does not serve");
@@ -121,12 +122,12 @@ impl World {
         let Some((client, doing)) = self.client_of(op) else { return };
         match (answer, doing) {
             (Answer::Read(bytes), Doing::Read(_)) => self.read_returned(client, bytes),
-            (Answer::Written, Doing::Write(stamps)) => {
+            (Answer::Written(_), Doing::Write(stamps)) => {
                 self.check_shelves(&stamps);
                 stamps.iter().for_each(|stamp| self.oracle.write_acknowledged(*stamp));
                 self.seen.acknowledged += 1;
             }
-            (Answer::Changed(reply), Doing::Change { stamp, .. }) => {
+            (Answer::Changed(_, reply) | Answer::Replied(reply), Doing::Change { stamp, .. }) => {
                 self.oracle.write_acknowledged(stamp);
                 self.read_returned(client, reply);
                 self.seen.acknowledged += 1;

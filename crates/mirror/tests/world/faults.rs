@@ -176,7 +176,7 @@ impl World {
     pub fn write_blocks(&mut self, count: u64) {
         for block in 0..count {
             let payload = Buf::copy_from_slice(&(block + 1).to_le_bytes());
-            let write = Write { file: FileId(1), offset_bytes: block * BLOCK_BYTES, payload };
+            let write = Write { file: FileId(1), offset_bytes: block * BLOCK_BYTES, payload, at: WallNanos(0) };
             self.tell(0, Input::Client(OpId(1 << 40 | block), Request::Write(write)));
         }
     }

@@ -402,8 +402,8 @@ impl World {
                 self.tell(site, Input::Answered(question, verdict));
             }
             Event::Read(site, life, reader, span, at) if self.is_life(site, life) => {
-                let (payload, size) = self.sites[site].disk.read(&span, at);
-                self.tell(site, Input::Fetched(reader, payload, size));
+                let (payload, form) = self.sites[site].disk.read(&span, at);
+                self.tell(site, Input::Fetched(reader, payload, form));
             }
             Event::Resolve(site, life, op) if self.is_life(site, life) => self.resolve(site, op),
             Event::Check(site, life, osn) if self.is_life(site, life) => {

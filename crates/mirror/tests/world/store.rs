@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Buf, FileId, Osn};
-use mirror::{Kept, Record, Span};
+use base::{Buf, FileId, Osn, WallNanos};
+use mirror::{Form, Kept, Record, Span};
 
 /// Bytes of a block; a block holds the number of the write that wrote it.
 pub const BLOCK_BYTES: u64 = 8;
@@ -14,6 +14,7 @@ pub struct Store {
     pub files: BTreeMap<FileId, Vec<u8>>,
     pub names: BTreeMap<u64, u64>,
     pub answers: BTreeMap<Buf, Buf>,
+    pub modified: BTreeMap<FileId, WallNanos>,
 }
 
 impl Store {
@@ -24,10 +25,12 @@ impl Store {
                 let (from, to) = (write.offset_bytes as usize, write.span().end_bytes() as usize);
                 file.resize(file.len().max(to), 0);
                 file[from..to].copy_from_slice(&write.payload);
+                self.modified.insert(write.file, write.at);
             }
-            Record::Restore { span, size_bytes, payload, .. } => {
+            Record::Restore { span, form, payload, .. } => {
                 let file = self.files.entry(span.file).or_default();
-                file.resize(*size_bytes as usize, 0);
+                file.resize(form.size_bytes as usize, 0);
+                self.modified.insert(span.file, form.modified);
                 if !payload.is_empty() {
                     file[span.offset_bytes as usize..][..payload.len()].copy_from_slice(payload);
                 }
@@ -41,18 +44,21 @@ impl Store {
         }
     }
 
-    /// What is there of a range, and the size of the file.
-    pub fn read(&self, span: &Span) -> (Buf, u64) {
+    /// What is there of a range, and what the file is.
+    pub fn read(&self, span: &Span) -> (Buf, Form) {
         let file = self.files.get(&span.file).map_or(&[][..], Vec::as_slice);
         let (from, to) = (span.offset_bytes as usize, span.end_bytes() as usize);
         let there = &file[from.min(file.len())..to.min(file.len())];
-        (Buf::copy_from_slice(there), file.len() as u64)
+        let modified = self.modified.get(&span.file).copied().unwrap_or_default();
+        let form = Form { size_bytes: file.len() as u64, modified, changed: modified };
+        (Buf::copy_from_slice(there), form)
     }
 
     /// The same but for files of no length, which nobody made.
     pub fn is_like(&self, other: &Store) -> bool {
-        let files = |store: &Store| -> BTreeMap<FileId, Vec<u8>> {
-            store.files.iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(id, bytes)| (*id, bytes.clone())).collect()
+        let files = |store: &Store| -> BTreeMap<FileId, (Vec<u8>, Option<WallNanos>)> {
+            let with_times = |(id, bytes): (&FileId, &Vec<u8>)| (*id, (bytes.clone(), store.modified.get(id).copied()));
+            store.files.iter().filter(|(_, bytes)| !bytes.is_empty()).map(with_times).collect()
         };
         files(self) == files(other) && self.names == other.names && self.answers == other.answers
     }
@@ -101,6 +107,7 @@ impl Store {
         for file in &delta.files {
             let size = from.files.get(file).map_or(0, Vec::len);
             self.files.entry(*file).or_default().resize(size, 0);
+            self.modified.extend(from.modified.get(file).map(|at| (*file, *at)));
         }
         for (file, at) in &delta.bytes {
             let there = from.files.get(file).and_then(|bytes| bytes.get(*at as usize));
@@ -180,7 +187,7 @@ impl Disk {
         self.pending.len()
     }
 
-    pub fn read(&self, span: &Span, at: Option<Osn>) -> (Buf, u64) {
+    pub fn read(&self, span: &Span, at: Option<Osn>) -> (Buf, Form) {
         match at {
             None => self.store.read(span),
             Some(at) => {
