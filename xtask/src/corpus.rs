@@ -2,10 +2,12 @@
 //! each input, so that a change of them can be read. They stand where bolero looks for the inputs
 //! of a target, beside its source file, and are unpacked there for the tests.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Most bytes of the kept inputs of a target: the smallest ones, which are as good as larger ones.
+const KEPT_BYTES_MAX: usize = 32 << 10;
 
 /// The kept inputs of one target.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,13 +50,20 @@ impl Corpus {
         Ok(inputs.len())
     }
 
-    /// Keeps every file of `folder` as an input, in place of those kept before.
+    /// Keeps the files of `folder` as inputs, in place of those kept before, the smallest first. How many.
     pub fn pack(&self, folder: &Path) -> Result<usize, String> {
         let failed = |why: std::io::Error| format!("{}: {why}", folder.display());
-        let mut inputs = BTreeSet::new();
+        let mut inputs = Vec::new();
         for file in fs::read_dir(folder).map_err(failed)? {
-            inputs.insert(fs::read(file.map_err(failed)?.path()).map_err(failed)?);
+            inputs.push(fs::read(file.map_err(failed)?.path()).map_err(failed)?);
         }
+        inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        inputs.dedup();
+        let mut bytes = 0;
+        inputs.retain(|input| {
+            bytes += input.len();
+            bytes <= KEPT_BYTES_MAX
+        });
         let parent = self.packed.parent().unwrap_or(Path::new("."));
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(&self.packed, encode(&inputs)));
         written.map_err(|why| format!("{}: {why}", self.packed.display()))?;
@@ -62,7 +71,7 @@ impl Corpus {
     }
 }
 
-fn encode(inputs: &BTreeSet<Vec<u8>>) -> String {
+fn encode(inputs: &[Vec<u8>]) -> String {
     let mut text = String::new();
     for input in inputs {
         for byte in input {
@@ -85,6 +94,8 @@ fn decode(text: &str) -> Option<Vec<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -109,6 +120,8 @@ mod tests {
         let read: BTreeSet<Vec<u8>> =
             fs::read_dir(corpus.folder()).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
         assert_eq!(read, inputs.iter().map(|input| input.to_vec()).collect());
+        fs::write(folder.join("found/large"), vec![1; KEPT_BYTES_MAX]).unwrap();
+        assert_eq!(corpus.pack(&folder.join("found")), Ok(3), "the smallest are kept");
         fs::write(folder.join("__fuzz__/any_bytes.hex"), "0g\n").unwrap();
         assert!(corpus.unpack().is_err());
         fs::remove_dir_all(&folder).unwrap();

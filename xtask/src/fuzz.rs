@@ -2,16 +2,14 @@
 //!
 //! With a C++ compiler the inputs are guided by coverage: bolero brings libFuzzer along,
 //! and the compiler counts edges and comparisons (stable flags, no nightly needed). What
-//! it finds interesting is kept in the build folder and used again; `--keep` puts the fewest
-//! inputs that reach as much into the checkout, where every run of the tests runs them (see
-//! `corpus`). Without one, bolero's
+//! it finds interesting is kept in the build folder and used again; `--keep` puts the smallest
+//! of these inputs into the checkout, where every run of the tests runs them (see `corpus`). Without one, bolero's
 //! own engine draws inputs at random, and the command says so. Either way the inputs of
 //! most targets are valid images with bytes changed and checks made to fit again, so
 //! that what lies behind a check is reached.
 //!
 //! Built like the tests, so that overflow checks and debug assertions are on.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +35,7 @@ pub struct FuzzArgs {
     /// Only targets of this crate, or whose name contains this
     #[arg(long)]
     pub only: Option<String>,
-    /// Keep the inputs that reach most, as few as do, for every run of the tests
+    /// Keep the smallest inputs that reached something new, for every run of the tests
     #[arg(long)]
     pub keep: bool,
     /// Draw inputs at random even where coverage could guide them
@@ -145,35 +143,21 @@ fn guided(tree: &Tree, target: &Target, args: &FuzzArgs) -> Result<String, Strin
         "-max_total_time={} -max_len=8192 -timeout=60 -rss_limit_mb=4096 -artifact_prefix={found}/",
         args.seconds
     );
-    let (code, output) = under_libfuzzer(tree, target, &format!("{corpus} {kept_inputs} {limits}"))?;
-    let done = output.lines().rfind(|line| line.starts_with("Done ")).unwrap_or_default();
-    if code != Some(0) || done.is_empty() {
-        return Err(tail(&output));
-    }
-    let mut note = format!("{done}; {}", coverage(&output));
-    if args.keep {
-        let merged = folder.join("merged").join(&target.test);
-        let _ = fs::remove_dir_all(&merged);
-        let into = made(merged.clone())?;
-        let (code, output) = under_libfuzzer(tree, target, &format!("-merge=1 {into} {corpus} {kept_inputs}"))?;
-        if code != Some(0) {
-            return Err(tail(&output));
-        }
-        let _ = write!(note, "; {} inputs kept", kept.pack(&merged)?);
-    }
-    Ok(note)
-}
-
-fn under_libfuzzer(tree: &Tree, target: &Target, arguments: &str) -> Result<(Option<i32>, String), String> {
-    Call::cargo(tree.root())
+    let (code, output) = Call::cargo(tree.root())
         .env("RUSTFLAGS", COVERAGE_FLAGS)
-        .env("BOLERO_LIBFUZZER_ARGS", arguments)
-        .env("CARGO_TARGET_DIR", &tree.build_folder()?.join("fuzz/build").to_string_lossy())
+        .env("BOLERO_LIBFUZZER_ARGS", &format!("{corpus} {kept_inputs} {limits}"))
+        .env("CARGO_TARGET_DIR", &folder.join("build").to_string_lossy())
         // Naming the machine keeps the flags away from build scripts.
         .args(["test", "--target", host()?.as_str(), "--package", &target.package])
         .args(&target.place)
         .args(["--", &target.test, "--test-threads", "1"])
-        .captured()
+        .captured()?;
+    let done = output.lines().rfind(|line| line.starts_with("Done ")).unwrap_or_default();
+    if code != Some(0) || done.is_empty() {
+        return Err(tail(&output));
+    }
+    let note = format!("{done}; {}", coverage(&output));
+    Ok(if args.keep { format!("{note}; {} inputs kept", kept.pack(Path::new(&corpus))?) } else { note })
 }
 
 /// `cov: 123 ft: 456 corp: 7/89b` of the last line of libFuzzer that says it.
