@@ -56,9 +56,13 @@ async fn inject(
 async fn stop(State(api): Shared, Named(name): Named, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {
     known_pool(&api, &name).await?;
     if dry_run {
-        let on = api.backend().faults().await?.into_iter().filter(|fault| fault.is_on);
-        let plan = Plan { would: Vec::new(), confirm: None };
-        return Ok(envelope(None, on.fold(plan, |plan, fault| plan.and(format!("end {}", fault.drive)))));
+        let faults = api.backend().faults().await?;
+        let mut would: Vec<String> =
+            faults.iter().filter(|fault| fault.is_on).map(|fault| format!("end {}", fault.drive)).collect();
+        if would.is_empty() {
+            would.push(format!("change nothing: no fault is injected into {name}"));
+        }
+        return Ok(envelope(None, Plan { would, confirm: None }));
     }
     Ok(envelope(None, FaultList(api.backend().end_faults().await?)))
 }
