@@ -151,11 +151,11 @@ fn check_pool(pool: &Pool, checks: &mut Checks) {
     checks.check(&pool.name, state);
     checks.check(&pool.name, pool.is_lab().then(|| (&codes::LAB_POOL, pool.lab_warning())));
     checks.check(&pool.name, space(pool));
-    let beyond = pool.unrepairable_units.filter(|count| *count > 0);
-    checks.check(
-        &pool.name,
-        beyond.map(|count| (&codes::UNREPAIRABLE_UNIT, format!("{} units are beyond repair", text::count(count)))),
-    );
+    let lost_stripes = pool.lost_stripes.filter(|count| *count > 0).map(|count| {
+        let plural = if count == 1 { "stripe is" } else { "stripes are" };
+        (&codes::UNREPAIRABLE_UNIT, format!("{} {plural} damaged beyond repair", text::count(count)))
+    });
+    checks.check(&pool.name, lost_stripes);
     for drive in &pool.drives {
         checks.check(&drive.id(), drive_state(drive));
     }
@@ -247,7 +247,7 @@ mod tests {
             (|pool| pool.drives.truncate(3), &["VH1001"]),
             (|pool| pool.used_bytes = Some(9 << 29), &["VH1011"]),
             (|pool| pool.free_bytes = Some(0), &["VH1012"]),
-            (|pool| pool.unrepairable_units = Some(1), &["VH1032"]),
+            (|pool| pool.lost_stripes = Some(1), &["VH1032"]),
             (|pool| pool.drives[0].state = DriveState::Missing, &["VH1022"]),
         ];
         for (spoil, expected) in table {

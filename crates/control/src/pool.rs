@@ -253,8 +253,13 @@ pub struct Pool {
     pub last_scrub: Option<Timestamp>,
     /// Units repaired since the start.
     pub repaired_units: Option<u64>,
-    /// Units known to be beyond repair.
-    pub unrepairable_units: Option<u64>,
+    /// Stripes that could not be read since the start and are not whole since.
+    pub lost_stripes: Option<u64>,
+    /// Numbers of the drives in use whose bytes cannot be relied on: something wrong is done to
+    /// them on purpose, or was and no scrub has been over it. They count as lost in
+    /// [`failures_tolerated`](Pool::failures_tolerated).
+    #[serde(default)]
+    pub doubted_drives: Vec<u32>,
     /// The pass that fills drives again, while there is one.
     #[serde(default)]
     pub rebuild: Option<Rebuild>,
@@ -351,10 +356,16 @@ impl Pool {
         let number = |value| text::or_dash(value, text::count);
         let scrub = self.last_scrub.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at, now)));
         out.push_str(&format!(
-            "  last full scrub: {scrub}   units repaired {}, beyond repair {}\n",
+            "  last full scrub: {scrub}   units repaired {}, stripes lost {}\n",
             number(self.repaired_units),
-            number(self.unrepairable_units)
+            number(self.lost_stripes)
         ));
+        if !self.doubted_drives.is_empty() {
+            out.push_str(&format!(
+                "  in doubt until a scrub has been over them: {}\n",
+                text::drives(&self.doubted_drives)
+            ));
+        }
         if let Some(io) = self.io.as_ref().filter(|io| io.late_reads > 0) {
             out.push_str(&format!(
                 "  late reads {}, answered from other drives {}\n",
@@ -640,7 +651,8 @@ pub mod samples {
             free_stripes: Some(4000),
             last_scrub: None,
             repaired_units: Some(3),
-            unrepairable_units: Some(0),
+            lost_stripes: Some(0),
+            doubted_drives: Vec::new(),
             rebuild: None,
             expansions: Vec::new(),
             lab: false,
@@ -700,7 +712,7 @@ mod tests {
 flash0  CRITICAL   RAID-6, 8 drives, stripe 4+2   can lose: 0 more (2 normally)
   3.00 GiB of 5.00 GiB used (60 %)   free 2.00 GiB   held back 256 MiB
   clients stored 6.00 GiB   dedup 1.60x   compression 1.25x
-  last full scrub: never   units repaired 3, beyond repair 0
+  last full scrub: never   units repaired 3, stripes lost 0
 
 slot     1  2  3  4  5  6  7  8
 state    .  .  F  .  .  .  M  .

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{Document, Origin};
 use crate::health::{Health, HealthFacts};
 use crate::jobs::Job;
-use crate::pool::{DriveState, Journal, JournalKind, Pool, PoolState};
+use crate::pool::{Drive, DriveState, Journal, JournalKind, Pool, PoolState};
 use crate::text::{self, Table, left};
 
 /// What a server knows about itself; the rest of a [`Status`] follows from it.
@@ -188,16 +188,17 @@ const fn short(kind: JournalKind) -> &'static str {
 }
 
 fn drives_reason(pool: &Pool) -> String {
-    let out: Vec<String> = pool
-        .drives
-        .iter()
-        .filter(|drive| matches!(drive.state, DriveState::Failed | DriveState::Missing))
-        .map(|drive| drive.slot.to_string())
-        .collect();
-    match out.len() {
-        0 => format!("{}: all {} drives ONLINE", pool.name, pool.members()),
-        1 => format!("{}: drive {} is out", pool.name, out[0]),
-        _ => format!("{}: drives {} are out", pool.name, out.join(", ")),
+    let is_out = |drive: &&Drive| matches!(drive.state, DriveState::Failed | DriveState::Missing);
+    let out: Vec<u32> = pool.drives.iter().filter(is_out).map(|drive| drive.slot).collect();
+    let groups = [(out, "out"), (pool.doubted_drives.clone(), "in doubt")];
+    let said = groups.iter().filter(|(slots, _)| !slots.is_empty()).map(|(slots, what)| {
+        let are = if slots.len() == 1 { "is" } else { "are" };
+        format!("{} {are} {what}", text::drives(slots))
+    });
+    let said: Vec<String> = said.collect();
+    match said.is_empty() {
+        true => format!("{}: all {} drives ONLINE", pool.name, pool.members()),
+        false => format!("{}: {}", pool.name, said.join("; ")),
     }
 }
 
@@ -215,7 +216,8 @@ impl Status {
         for line in &self.can_i_lose {
             table.row(vec![format!("  {}", line.what), line.now.clone(), line.normally.clone(), line.why.clone()]);
         }
-        out.push_str(&table.render(80));
+        // A reason is not hidden for want of room: better a line that the terminal breaks.
+        out.push_str(&table.render(usize::MAX));
         out.push('\n');
         out.push_str(&self.gauges());
         for job in &facts.jobs {
@@ -375,6 +377,19 @@ JOB       J-1  fsck flash0  [###################.]  99 %
         let screen = status.human(&origin());
         assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
         assert!(screen.contains("VH1023 POOL_CRITICAL flash0: 2 of 8 drives lost, can lose 0 more"), "{screen}");
+    }
+
+    /// However long the reason is.
+    #[test]
+    fn drives_in_doubt_are_named_in_the_reason() {
+        let mut facts = facts();
+        let pool = &mut facts.pools[0];
+        pool.name = "the-pool-of-the-second-building".to_owned();
+        pool.drives[2].state = DriveState::Failed;
+        pool.doubted_drives = vec![1, 4];
+        let screen = Status::from(facts).human(&origin());
+        let reason = "the-pool-of-the-second-building: drive 3 is out; drives 1, 4 are in doubt\n";
+        assert!(screen.contains(reason) && !screen.contains("hidden"), "{screen}");
     }
 
     #[test]

@@ -96,6 +96,13 @@ pub const fn right(title: &'static str) -> Column {
     Column { title, right: true }
 }
 
+/// Drives by number, as in `drive 3` or `drives 1, 3`.
+#[must_use]
+pub fn drives(numbers: &[u32]) -> String {
+    let listed: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    format!("{} {}", if numbers.len() == 1 { "drive" } else { "drives" }, listed.join(", "))
+}
+
 /// Rows under headings.
 #[derive(Clone, Debug)]
 pub struct Table {

@@ -17,10 +17,10 @@ use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, Vm
 use control::vm_file::{FileClone, FileSnapshot};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
-use engine::{Finding, Scrub};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::damage::{damage_of_units, damages};
 use crate::metrics;
 use crate::shard::Shard;
 
@@ -310,7 +310,7 @@ impl Shard {
                 detail: format!("{finding:?}"),
             })
             .collect();
-        damage.extend(audit.findings.iter().map(damage_of));
+        damage.extend(damages(&audit.findings, &self.names_in(&audit.findings).await));
         damage.extend(damage_of_units(&scrub));
         let damage_count = damage.len() as u64;
         damage.truncate(DAMAGE_LISTED);
@@ -333,64 +333,4 @@ impl Shard {
 
 fn refused(name: &str, refusal: Refusal) -> Problem {
     Problem::new(&codes::BAD_INPUT, format!("datastore \"{name}\" cannot be changed")).why(format!("{refusal:?}"))
-}
-
-/// What a scrub could not repair. Units on absent drives are no damage: the state of the
-/// pool tells of them.
-fn damage_of_units(scrub: &Scrub) -> impl Iterator<Item = Damage> {
-    [
-        (scrub.stripes_lost, "stripes have too few good units left"),
-        (scrub.units_unrepaired, "damaged units could not be rewritten"),
-        (scrub.stripes_inconsistent, "stripes have parity that does not fit their data"),
-        (scrub.objects_damaged, "objects are not what they say, in units that are whole"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| Damage {
-        kind: DamageKind::Unreadable,
-        place: "units".into(),
-        detail: format!("{count} {what}"),
-    })
-}
-
-fn damage_of(finding: &Finding) -> Damage {
-    let (kind, place, detail) = match finding {
-        Finding::Dangling { file, offset_bytes, object } => (
-            DamageKind::MissingObject,
-            format!("file {file} at {offset_bytes}"),
-            format!("names object {object}, which does not exist"),
-        ),
-        Finding::References { object, counted, recorded } => (
-            DamageKind::ReferenceCount,
-            format!("object {object}"),
-            format!("has {counted} references, {recorded} are recorded"),
-        ),
-        Finding::LiveBytes { stripe, counted, recorded } => (
-            DamageKind::SpaceAccount,
-            format!("stripe {stripe}"),
-            format!("holds {counted} live bytes, {recorded} are recorded"),
-        ),
-        Finding::UsedBytes { file, counted, recorded } => {
-            (DamageKind::SpaceAccount, format!("file {file}"), format!("uses {counted} bytes, {recorded} are recorded"))
-        }
-        Finding::ContentSum { file } => {
-            (DamageKind::ContentSum, format!("file {file}"), "its content sum does not fit its blocks".into())
-        }
-        Finding::Unseen { file, offset_bytes } => (
-            DamageKind::SpaceAccount,
-            format!("file {file} at {offset_bytes}"),
-            "holds a block that no file, snapshot or clone sees".into(),
-        ),
-        Finding::Changes { file, offset_bytes } => (
-            DamageKind::SpaceAccount,
-            format!("file {file} at {offset_bytes}"),
-            "is not listed among the changes between snapshots as it is stored".into(),
-        ),
-        Finding::Unreadable { object, file, offset_bytes } => (
-            DamageKind::Unreadable,
-            format!("file {file} at {offset_bytes}"),
-            format!("object {object} is damaged beyond repair"),
-        ),
-    };
-    Damage { kind, place, detail }
 }

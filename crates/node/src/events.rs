@@ -26,6 +26,11 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
         let group = shard.engine.group().drain_events();
         group.iter().for_each(group_event);
         tell_repairs(&shard, &group);
+        let full = group.iter().filter_map(|event| match event {
+            raid::Event::DriveFilled { slot } => Some(u32::from(slot.0) + 1),
+            _ => None,
+        });
+        full.for_each(|slot| shard.drive_is_full(slot));
         let lost = shard.engine.take_lost_stripes();
         if !lost.is_empty() {
             tokio::task::spawn_local(tell_losses(shard.clone(), lost.into_iter().collect()));
@@ -68,24 +73,23 @@ fn tell(shard: &Shard, code: &'static Code, object: String, detail: String) {
     shard.books.events.tell(News::happened(code, object, detail), Timestamp::now());
 }
 
-/// Repairs come in hundreds; one event says how many there were on each drive. Drives that
+/// Repairs and losses come in hundreds; one event says how many there were. Drives that
 /// fail are conditions, which the health of the pool raises and clears.
 fn tell_repairs(shard: &Shard, events: &[raid::Event]) {
     let pool = &shard.config.pool;
     let mut repaired: BTreeMap<u16, u64> = BTreeMap::new();
+    let mut lost = Vec::new();
     for event in events {
         match event {
             raid::Event::UnitRepaired { slot, .. } => *repaired.entry(u16::from(slot.0) + 1).or_default() += 1,
-            raid::Event::StripeLost { stripe } => {
-                tell(
-                    shard,
-                    &codes::UNREPAIRABLE_UNIT,
-                    pool.clone(),
-                    format!("stripe {stripe} is damaged beyond repair"),
-                );
-            }
+            raid::Event::StripeLost { stripe } => lost.push(*stripe),
             _ => {}
         }
+    }
+    if let Some(first) = lost.first() {
+        let more = if lost.len() == 1 { "is".to_owned() } else { format!("and {} more are", lost.len() - 1) };
+        let detail = format!("stripe {first} {more} damaged beyond repair; what they held: vmhold fsck");
+        tell(shard, &codes::UNREPAIRABLE_UNIT, pool.clone(), detail);
     }
     for (slot, units) in repaired {
         let plural = if units == 1 { "unit" } else { "units" };

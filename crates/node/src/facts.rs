@@ -48,6 +48,7 @@ impl Shard {
         let (counters, raid) = (self.engine.counters(), self.engine.group().counters());
         let geometry = self.engine.group().next_geometry();
         let space = self.engine.space();
+        let doubted = self.doubted_drives(&group.drives);
         Pool {
             name: self.config.pool.clone(),
             group: group.group.to_string(),
@@ -59,7 +60,7 @@ impl Shard {
             },
             stripe_data: geometry.map_or(0, |geometry| u32::from(geometry.data)),
             stripe_parity: geometry.map_or(0, |geometry| u32::from(geometry.parity)),
-            failures_tolerated: Some(u32::from(group.failures_tolerated)),
+            failures_tolerated: Some(u32::from(group.failures_tolerated).saturating_sub(doubted.len() as u32)),
             failures_tolerated_normally: match group.drives.len() {
                 0 | 1 => 0,
                 2 => 1,
@@ -82,7 +83,8 @@ impl Shard {
             free_stripes: Some(status.stripes_free),
             last_scrub: self.last_scrub(),
             repaired_units: Some(raid.units_repaired),
-            unrepairable_units: Some(raid.reads_failed),
+            lost_stripes: Some(self.engine.group().stripes_lost() as u64),
+            doubted_drives: doubted,
             expansions: self.past_expansions(),
             rebuild: self.engine.rebuild_status().as_ref().map(rebuild),
             lab: self.config.lab,

@@ -11,6 +11,7 @@
 
 mod backend;
 mod config;
+mod damage;
 mod events;
 mod expand;
 mod facts;

@@ -4,9 +4,13 @@
 //! with the jobs that are known: one per drive that is being filled, one per pass of the scrub. The
 //! book of jobs keeps the promises of progress (never back, never 100 % before the end); here it
 //! is only decided which job it is, how far, and how it ended.
+//!
+//! Work that begins and ends between two looks is a job, too, one that is done at once: people look
+//! for it when they have replaced a small drive. The group tells of each drive that it has filled,
+//! the scrub remembers its passes; what was no job by then becomes one.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use control::jobs::{JobHandle, JobState, NewJob, Wish};
 use engine::ScrubPass;
@@ -26,7 +30,7 @@ enum Key {
 }
 
 /// How far it is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Reached {
     mode: Option<&'static str>,
     done_bytes: u64,
@@ -48,19 +52,52 @@ struct Followed {
 
 /// Jobs of the store's own work.
 #[derive(Default)]
-pub(crate) struct Progress(RefCell<BTreeMap<Key, Followed>>);
+pub(crate) struct Progress {
+    jobs: RefCell<BTreeMap<Key, Followed>>,
+    /// Slots of drives whose filling was a job, and of which the group has not said that they are full.
+    filling: RefCell<BTreeSet<u32>>,
+    /// Newest pass of the scrub that was a job, or had ended before the first look.
+    newest_pass: Cell<Option<u64>>,
+}
 
 impl Shard {
     /// Brings the jobs up to what the engine says now; carries out what they were asked.
     pub(crate) fn look_at_progress(&self) {
-        let seen = self.work_under_way();
-        self.follow(&seen, Timestamp::now());
+        let (seen, now) = (self.work_under_way(), Timestamp::now());
+        self.follow(&seen, now);
+        self.catch_up_with_scrub(now);
+    }
+
+    /// The group says that the drive in `slot`, counted from 1, is full.
+    pub(crate) fn drive_is_full(&self, slot: u32) {
+        if !self.progress.was_followed(slot) {
+            self.was_done_at_once(&Key::Rebuild(slot, self.serial_of(slot)), Timestamp::now());
+        }
+    }
+
+    /// Passes that nobody has looked at while they were under way.
+    fn catch_up_with_scrub(&self, now: Timestamp) {
+        let ended: Vec<u64> = self.engine.scrub_status().history.iter().map(|pass| pass.number).collect();
+        for number in self.progress.unseen(&ended) {
+            self.was_done_at_once(&Key::Scrub(number), now);
+        }
+    }
+
+    fn was_done_at_once(&self, key: &Key, now: Timestamp) {
+        let (state, result) = self.ending(key);
+        self.begin(key, &Reached::default(), now).end(state, result, now);
+    }
+
+    fn serial_of(&self, slot: u32) -> String {
+        let drives = self.engine.group().status().drives;
+        let drive = drives.into_iter().find(|drive| u32::from(drive.slot.0) + 1 == slot);
+        drive.map_or(String::new(), |drive| drive.serial)
     }
 
     /// Lets the scrub do what its job was asked to.
     pub(crate) async fn heed_wishes(&self) {
         let wish = {
-            let jobs = self.progress.0.borrow();
+            let jobs = self.progress.jobs.borrow();
             jobs.iter().find(|(key, _)| matches!(key, Key::Scrub(_))).map(|(_, followed)| followed.job.take_wish())
         };
         match wish.flatten() {
@@ -74,9 +111,8 @@ impl Shard {
         let mut seen = BTreeMap::new();
         let group = self.engine.group();
         if let Some(rebuild) = self.engine.rebuild_status() {
-            let serials = group.status().drives;
             for drive in &rebuild.drives {
-                let serial = serials.get(usize::from(drive.slot.0)).map_or(String::new(), |drive| drive.serial.clone());
+                let slot = u32::from(drive.slot.0) + 1;
                 let reached = Reached {
                     mode: Some(if drive.came_back { "delta" } else { "full" }),
                     done_bytes: (drive.units_total - drive.units_left) * rebuild.unit_bytes,
@@ -85,7 +121,7 @@ impl Shard {
                     waits_for: None,
                     errors: rebuild.stripes_lost,
                 };
-                seen.insert(Key::Rebuild(u32::from(drive.slot.0) + 1, serial), reached);
+                seen.insert(Key::Rebuild(slot, self.serial_of(slot)), reached);
             }
         }
         let scrub = self.engine.scrub_status();
@@ -112,16 +148,20 @@ impl Shard {
     }
 
     fn follow(&self, seen: &BTreeMap<Key, Reached>, now: Timestamp) {
-        let mut jobs = self.progress.0.borrow_mut();
+        let mut jobs = self.progress.jobs.borrow_mut();
         let gone: Vec<Key> = jobs.keys().filter(|key| !seen.contains_key(key)).cloned().collect();
         for key in gone {
             let Some(followed) = jobs.remove(&key) else { continue };
             let (state, result) = self.ending(&key);
             followed.job.end(state, result, now);
+            if let (Key::Rebuild(slot, _), true) = (&key, state != JobState::Done) {
+                self.progress.filling.borrow_mut().remove(slot);
+            }
         }
         for (key, reached) in seen {
             let begin = || Followed { job: self.begin(key, reached, now), told: None };
             jobs.entry(key.clone()).or_insert_with(begin).tell(reached, now);
+            self.progress.note(key);
         }
     }
 
@@ -135,7 +175,7 @@ impl Shard {
             kind,
             mode: reached.mode,
             object,
-            total_bytes: Some(reached.total_bytes),
+            total_bytes: Some(reached.total_bytes).filter(|bytes| *bytes > 0),
             total_is_estimate: reached.total_is_estimate,
             can_pause: kind == "scrub",
             can_cancel: false,
@@ -149,13 +189,36 @@ impl Shard {
                 let drives = self.engine.group().status().drives;
                 let drive = drives.iter().find(|drive| u32::from(drive.slot.0) + 1 == *slot);
                 let drive = drive.filter(|drive| drive.serial == *serial);
-                end_of_rebuild(drive.map(|drive| (drive.state, drive.fail_reason)))
+                end_of_rebuild(drive.map(|drive| (drive.state, drive.fail_reason)), self.engine.group().stripes_lost())
             }
             Key::Scrub(number) => {
                 let history = self.engine.scrub_status().history;
                 end_of_scrub(history.iter().find(|pass| pass.number == *number))
             }
         }
+    }
+}
+
+impl Progress {
+    /// It is a job.
+    fn note(&self, key: &Key) {
+        match key {
+            Key::Rebuild(slot, _) => drop(self.filling.borrow_mut().insert(*slot)),
+            Key::Scrub(number) => self.newest_pass.set(self.newest_pass.get().max(Some(*number))),
+        }
+    }
+
+    /// Whether the filling of the drive in `slot`, which is full now, was a job.
+    fn was_followed(&self, slot: u32) -> bool {
+        self.filling.borrow_mut().remove(&slot)
+    }
+
+    /// Which of the passes that have `ended` were no job, and are none of an earlier start.
+    fn unseen(&self, ended: &[u64]) -> Vec<u64> {
+        let newest = ended.iter().copied().max().unwrap_or(0);
+        let known = self.newest_pass.get().unwrap_or(newest);
+        self.newest_pass.set(Some(known.max(newest)));
+        ended.iter().copied().filter(|number| *number > known).collect()
     }
 }
 
@@ -184,10 +247,14 @@ fn beyond_repair(pass: &ScrubPass) -> u64 {
     found.units_unrepaired + found.stripes_lost + found.stripes_inconsistent + found.objects_damaged
 }
 
-/// What became of a drive that is not being filled any more.
-fn end_of_rebuild(drive: Option<(DriveState, Option<FailReason>)>) -> Ending {
+/// What became of a drive that is not being filled any more, in a pool with lost stripes.
+fn end_of_rebuild(drive: Option<(DriveState, Option<FailReason>)>, stripes_lost: usize) -> Ending {
     let failed = |why: &str| (JobState::Failed, why.to_owned());
     match drive {
+        Some((DriveState::Good, _)) if stripes_lost > 0 => (
+            JobState::Done,
+            format!("the drive holds all that is left; lost for good: {stripes_lost} stripes of the pool"),
+        ),
         Some((DriveState::Good, _)) => (JobState::Done, "the drive holds everything it should".to_owned()),
         Some((_, Some(reason))) => failed(&format!("the drive failed: {}", words(reason))),
         Some(_) => failed("the drive is not there any more"),
@@ -273,13 +340,32 @@ mod tests {
         assert_eq!(shown.limited_by.as_deref(), Some("a rebuild goes first"));
     }
 
+    /// Small drives fill between two looks.
+    #[test]
+    fn what_nobody_saw_under_way_is_found_out_once() {
+        let progress = Progress::default();
+        let rebuild = Key::Rebuild(3, "serial".to_owned());
+        assert!(!progress.was_followed(3), "nobody has seen it");
+        progress.note(&rebuild);
+        progress.note(&rebuild);
+        assert!(progress.was_followed(3) && !progress.was_followed(3), "one job per time it fills");
+
+        assert!(progress.unseen(&[1, 2]).is_empty(), "passes of an earlier start");
+        assert_eq!(progress.unseen(&[2, 3, 4]), [3, 4]);
+        progress.note(&Key::Scrub(5));
+        assert!(progress.unseen(&[3, 4, 5]).is_empty(), "the fifth was a job");
+        assert_eq!(progress.unseen(&[4, 5, 6]), [6]);
+    }
+
     #[test]
     fn a_rebuild_is_done_only_when_its_drive_is_good() {
-        let state = |drive| end_of_rebuild(drive).0;
+        let state = |drive| end_of_rebuild(drive, 0).0;
         assert_eq!(state(Some((DriveState::Good, None))), JobState::Done);
         let failed = Some((DriveState::Failed, Some(FailReason::Gone)));
         assert_eq!(state(failed), JobState::Failed);
-        assert!(end_of_rebuild(failed).1.contains(words(FailReason::Gone)));
+        assert!(end_of_rebuild(failed, 0).1.contains(words(FailReason::Gone)));
+        let (_, said) = end_of_rebuild(Some((DriveState::Good, None)), 15);
+        assert!(said.contains("lost for good: 15 stripes"), "a drive cannot hold what is lost: {said}");
         assert_eq!(state(Some((DriveState::Missing, None))), JobState::Failed);
         assert_eq!(state(None), JobState::Failed, "another drive has its place");
     }

@@ -467,6 +467,7 @@ impl Group {
         for member in self.inner.all_members() {
             gone.iter().for_each(|segment| member.owed.borrow_mut().drop_segment(segment.id));
         }
+        gone.iter().for_each(|segment| self.inner.record.forget(segment.id));
         let mut extents = self.inner.extents.borrow_mut();
         for place in gone.iter().flat_map(|segment| &segment.places) {
             extents[usize::from(place.slot.0)].give_back(place.extent);

@@ -140,7 +140,7 @@ impl Group {
     /// Notes that a stripe cannot be read.
     pub(crate) fn lose(&self, id: StripeId) -> Unreadable {
         self.inner.record.count(|counters| counters.reads_failed += 1);
-        self.inner.record.event(Event::StripeLost { stripe: id });
+        self.inner.record.lost(id);
         Unreadable::TooMuchDamage
     }
 
@@ -181,8 +181,10 @@ impl Group {
     /// them but one.
     pub(crate) fn prove(&self, collected: &Collected, version: (u64, u64)) -> Option<Stripe> {
         let width = collected.segment.geometry.width();
-        let without = std::iter::once(None).chain((0..width).map(Some));
-        without.into_iter().find_map(|role| self.rebuild(collected, version, role))
+        let mut without = std::iter::once(None).chain((0..width).map(Some));
+        let proven = without.find_map(|role| self.rebuild(collected, version, role))?;
+        self.inner.record.not_lost(collected.id);
+        Some(proven)
     }
 
     /// Rebuilds the stripe from the units of one version, `without` one role; `None` if

@@ -1,7 +1,7 @@
 //! What the group says about itself: state, drives, space, counters and events.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use base::id::{DriveId, GroupId};
 
@@ -179,6 +179,8 @@ pub enum Event {
 #[derive(Default)]
 pub(crate) struct Record {
     events: RefCell<VecDeque<Event>>,
+    /// Stripes that could not be read when somebody last tried.
+    lost: RefCell<BTreeSet<StripeId>>,
     counters: Cell<Counters>,
 }
 
@@ -187,6 +189,23 @@ impl Record {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
+    }
+
+    /// Stripe `id` cannot be read. That is told once, however often somebody tries.
+    pub fn lost(&self, id: StripeId) {
+        if self.lost.borrow_mut().insert(id) {
+            self.event(Event::StripeLost { stripe: id });
+        }
+    }
+
+    /// Stripe `id` was proven whole, was written anew.
+    pub fn not_lost(&self, id: StripeId) {
+        self.lost.borrow_mut().remove(&id);
+    }
+
+    /// Segment `id` is no more.
+    pub fn forget(&self, id: SegmentId) {
+        self.lost.borrow_mut().retain(|stripe| stripe.segment != id);
     }
 
     pub fn event(&self, event: Event) {
@@ -200,6 +219,12 @@ impl Record {
 }
 
 impl Group {
+    /// Stripes that could not be read since the group was opened, and are not whole since. What
+    /// nobody has read is not among them: a scrub reads everything.
+    pub fn stripes_lost(&self) -> usize {
+        self.inner.record.lost.borrow().len()
+    }
+
     /// Takes the events that happened since the last call, oldest first.
     pub fn drain_events(&self) -> Vec<Event> {
         self.inner.record.events.borrow_mut().drain(..).collect()

@@ -90,6 +90,7 @@ impl Group {
                 self.fail(&member, FailReason::of_write(fault));
             }
         }
+        self.inner.record.not_lost(id);
         drop(guard);
         self.conclude(segment.geometry.parity, absent).await
     }

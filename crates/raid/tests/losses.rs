@@ -6,8 +6,8 @@ mod double;
 
 use std::rc::Rc;
 
-use double::{MemoryDrive, Rig, check_range, check_stripe, ports, write};
-use raid::{Group, GroupOptions, GroupState, StripeId};
+use double::{MemoryDrive, Rig, check_range, check_stripe, find_unit, ports, write};
+use raid::{Event, Group, GroupOptions, GroupState, StripeId};
 
 /// Fills two segments and returns their stripes with generations.
 fn fill(rig: &Rig, group: &Group) -> Vec<(StripeId, u64)> {
@@ -104,4 +104,39 @@ fn lab_groups_work_and_say_what_they_cannot_survive() {
         }
     }
     assert!(Rig::new(5, 5).create(10).status().warning.is_none());
+}
+
+/// A stripe with three damaged units is told of once, however often it is read; it counts as lost
+/// until its units are good again, it is written anew, or its segment goes.
+#[test]
+fn a_lost_stripe_is_told_once_and_counted_until_it_is_whole() {
+    let rig = Rig::new(6, 5);
+    let group = rig.create(4);
+    let stripes = fill(&rig, &group);
+    let (id, generation) = stripes[0];
+    let units: Vec<(usize, u64)> = (0..3).map(|role| find_unit(&rig, &group, id, generation, role)).collect();
+    let flip = || units.iter().for_each(|&(drive, offset)| rig.drives[drive].flip(offset + 700, 3));
+    let losses = |group: &Group| {
+        let events = group.drain_events().into_iter();
+        events.filter(|event| matches!(event, Event::StripeLost { .. })).count()
+    };
+    flip();
+    for _ in 0..3 {
+        assert!(rig.bench.run(check_stripe(&group, id, generation)).is_err());
+        assert!(rig.bench.run(group.scrub_stripe(id, generation)).lost);
+    }
+    assert_eq!((group.stripes_lost(), losses(&group)), (1, 1));
+    flip();
+    rig.bench.run(check_stripe(&group, id, generation)).unwrap();
+    assert!(!rig.bench.run(group.scrub_stripe(id, generation)).lost);
+    assert_eq!(group.stripes_lost(), 0);
+    flip();
+    assert!(rig.bench.run(check_stripe(&group, id, generation)).is_err());
+    assert_eq!((group.stripes_lost(), losses(&group)), (1, 1), "lost once more, told once more");
+    rig.bench.run(write(&group, id, generation + 7)).unwrap();
+    assert_eq!(group.stripes_lost(), 0);
+    flip();
+    assert!(rig.bench.run(check_stripe(&group, id, generation + 7)).is_err());
+    rig.bench.run(group.release_segments(&[id.segment])).unwrap();
+    assert_eq!(group.stripes_lost(), 0);
 }

@@ -35,7 +35,7 @@ impl Document for Announcement {
 }
 
 /// Names of files that belong to a store and not to its user.
-pub const OWN_FILES: [&str; 8] = [
+pub const OWN_FILES: [&str; 10] = [
     "vmhold.toml",
     "vmhold.lock",
     "manifest.json",
@@ -44,6 +44,8 @@ pub const OWN_FILES: [&str; 8] = [
     "server.json",
     "server.log",
     "acknowledged.log",
+    "flipped.json",
+    "flipped.json.new",
 ];
 
 impl Place {
@@ -85,6 +87,11 @@ impl Place {
     /// Acknowledged writes of a demo.
     pub fn acknowledged(&self) -> PathBuf {
         self.dir.join("acknowledged.log")
+    }
+
+    /// Where bits were flipped in a demo.
+    pub fn flipped(&self) -> PathBuf {
+        self.dir.join("flipped.json")
     }
 
     /// What the server that runs on this folder announced.

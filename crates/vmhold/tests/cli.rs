@@ -238,7 +238,11 @@ fn a_pulled_drive_comes_back_and_swapped_drives_are_found() {
 fn flipped_bits_are_found_and_repaired() {
     let (demo, _) = Demo::started();
     let broken = demo.data(&["quickstart", "break", "bits", "200"]);
-    assert_eq!(broken["drives"].as_array().unwrap().len(), 2);
+    let hurt: Vec<u64> = broken["drives"].as_array().unwrap().iter().map(|drive| drive.as_u64().unwrap()).collect();
+    assert_eq!(hurt.len(), 2);
+    let whole = (1..=6).find(|drive| !hurt.contains(drive)).unwrap().to_string();
+    let third = demo.run(&["quickstart", "break", "drive", &whole]);
+    assert_eq!(third.json["error"]["code"].as_str(), Some("VH1015"), "nobody has repaired two others");
     demo.check();
     let repaired = demo.data(&["pool", "show", "flash0"])["repaired_units"].as_u64().unwrap();
     assert!(repaired > 0, "200 bits on two drives damage units that hold something");

@@ -57,7 +57,8 @@ function redundancy(pool) {
   return card("half", "Integrity", h("dl", { class: "facts" },
     row("Last full scrub", pool.last_scrub ? ago(pool.last_scrub) : "never"),
     row("Units repaired", count(pool.repaired_units)),
-    row("Beyond repair", count(pool.unrepairable_units)),
+    row("Stripes lost", count(pool.lost_stripes)),
+    ...(pool.doubted_drives?.length ? row("In doubt until a scrub", `drives ${pool.doubted_drives.join(", ")}`) : []),
     row("Written stripes", count(pool.written_stripes)),
     row("Free stripes", count(pool.free_stripes)),
     row("Group", h("code", {}, pool.group))));

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use base::Nanos;
 use base::port::{Drive, World};
-use control::inject::{FaultOrder, InjectedFault};
+use control::inject::{FaultKind, FaultOrder, InjectedFault};
 use control::{Problem, codes};
 use jiff::Timestamp;
 use raid::Slot;
@@ -108,6 +108,14 @@ impl Injector {
 
     fn may_lie(&self, entry: &Entry) -> bool {
         entry.order.kind.leaves_damage() && !entry.is_scrubbed && (entry.hits > 0 || self.is_on(entry))
+    }
+
+    /// Whether what the drive with this serial number holds or answers may be wrong. A late answer
+    /// is as good as any.
+    fn doubts(&self, serial: &str) -> bool {
+        let may_be_wrong =
+            |entry: &Entry| self.may_lie(entry) || (entry.order.kind == FaultKind::Eio && self.is_on(entry));
+        self.entries.borrow().iter().any(|entry| entry.serial == serial && may_be_wrong(entry))
     }
 
     /// Whether `order` may be carried out at the drive with this serial number.
@@ -229,6 +237,15 @@ impl Shard {
     /// Faults that are on, for `pool show`.
     pub(crate) fn faults_on(&self) -> Vec<InjectedFault> {
         self.media.healer.injector().map_or_else(Vec::new, |injector| injector.on())
+    }
+
+    /// Numbers of those of `drives` that count as lost, though they are in use: what they hold or
+    /// answer may be wrong on purpose.
+    pub(crate) fn doubted_drives(&self, drives: &[raid::DriveStatus]) -> Vec<u32> {
+        let Some(injector) = self.media.healer.injector() else { return Vec::new() };
+        self.note_scrubs(injector);
+        let in_doubt = drives.iter().filter(|drive| is_in_use(drive) && injector.doubts(&drive.serial));
+        in_doubt.map(|drive| u32::from(drive.slot.0) + 1).collect()
     }
 
     /// All of them.

@@ -2,11 +2,11 @@
 //! server.
 //! What would lose data is refused: the point is to see what a store survives.
 
+mod bits;
 mod lies;
 mod moved;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,6 @@ use control::inject::FaultKind;
 use control::pool::{Drive, DriveState, Pool};
 use control::status::Status;
 use control::{Document, Envelope, Exit, Problem, codes};
-use rustix::fs::SeekFrom;
 use rustix::process::Signal;
 use serde::Serialize;
 
@@ -160,7 +159,7 @@ pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, P
                 format!("drive {number} is lost ({how:?})\n{heals}\nwatch: vmhold pool show flash0 --map --dir {dir}\nprove: vmhold quickstart check --dir {dir}\n").to_lowercase()
             }))
         }
-        What::Bits { count, drive } => bits(*count, drive.as_deref(), global, say),
+        What::Bits { count, drive } => bits::flip_some(*count, drive.as_deref(), global, say),
         What::Pull { drive } => moved::pull(drive, global, say),
         What::Push { drive } => moved::push(drive, global, say),
         What::SwapDrives { first, second } => moved::swap((first, second), global, say),
@@ -195,8 +194,8 @@ fn number(drive: &str, manifest: &Manifest) -> Result<u8, Problem> {
 
 /// Refuses when `drive` would be one too many.
 fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
-    let (tolerated, out) = tolerance(global)?;
-    if tolerated > 0 || out.contains(&u32::from(drive)) {
+    let standing = Standing::of(global)?;
+    if standing.tolerated > 0 || standing.lost.contains(&u32::from(drive)) {
         return Ok(());
     }
     Err(Problem::new(
@@ -204,7 +203,29 @@ fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
         format!("drive {drive} is one too many: the pool cannot lose another"),
     )
     .why("a demo shows what is survived, and this would not be")
+    .step("repair what earlier faults left, or bring drives back: vmhold quickstart check, pool show --map")
     .note("there is no --force for this"))
+}
+
+/// What the pool can lose.
+struct Standing {
+    pool: Pool,
+    /// Numbers of drives that are out, or whose bytes may be wrong.
+    lost: Vec<u32>,
+    /// How many more it can lose.
+    tolerated: usize,
+}
+
+impl Standing {
+    fn of(global: &Global) -> Result<Standing, Problem> {
+        let pool = pool(global)?;
+        let mut lost = [out(&pool), pool.doubted_drives.clone()].concat();
+        let mut flipped = bits::not_repaired(&Place::of(&global.dir), &pool);
+        flipped.retain(|drive| !lost.contains(drive));
+        let tolerated = (pool.failures_tolerated.unwrap_or(0) as usize).saturating_sub(flipped.len());
+        lost.extend(flipped);
+        Ok(Standing { pool, lost, tolerated })
+    }
 }
 
 /// The next step must see what this one did: a server that has not noticed a loss would
@@ -212,7 +233,7 @@ fn must_tolerate(global: &Global, drive: u8) -> Result<(), Problem> {
 fn wait_until_noticed(global: &Global, drive: u8) -> Result<(), Problem> {
     let begun = Instant::now();
     while begun.elapsed() < NOTICED_WITHIN {
-        if tolerance(global)?.1.contains(&u32::from(drive)) {
+        if out(&pool(global)?).contains(&u32::from(drive)) {
             return Ok(());
         }
         std::thread::sleep(LOOK_EVERY);
@@ -220,12 +241,10 @@ fn wait_until_noticed(global: &Global, drive: u8) -> Result<(), Problem> {
     Err(Problem::new(&codes::TIMED_OUT, format!("drive {drive} is lost, and the server has not noticed yet")))
 }
 
-/// How many drives the pool can lose now, and those that are out.
-fn tolerance(global: &Global) -> Result<(usize, Vec<u32>), Problem> {
-    let pool = pool(global)?;
+/// Drives that are out.
+fn out(pool: &Pool) -> Vec<u32> {
     let is_out = |drive: &&Drive| !matches!(drive.state, DriveState::Online | DriveState::Spare);
-    let out = pool.drives.iter().filter(is_out).map(|drive| drive.slot);
-    Ok((pool.failures_tolerated.unwrap_or(0) as usize, out.collect()))
+    pool.drives.iter().filter(is_out).map(|drive| drive.slot).collect()
 }
 
 /// The demo's pool as it is now.
@@ -265,96 +284,4 @@ fn lose(path: &Path, how: How) -> Result<(), Problem> {
         }),
     };
     lost.map_err(|error| unusable(path, &error))
-}
-
-fn bits(count: u32, drive: Option<&str>, global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let place = Place::of(&global.dir);
-    let (manifest, _) = running(&place, global)?;
-    let (tolerated, out) = tolerance(global)?;
-    let numbers = match drive {
-        Some(drive) => {
-            let number = number(drive, &manifest)?;
-            must_tolerate(global, number)?;
-            vec![number]
-        }
-        None => some_of(
-            (1..=manifest.shape.drives).filter(|&number| !out.contains(&u32::from(number))).collect(),
-            tolerated,
-        )?,
-    };
-    if numbers.is_empty() {
-        return Err(Problem::new(&codes::WOULD_LOSE_REDUNDANCY, "the pool cannot lose another unit of a stripe")
-            .why("bits are only flipped on drives that the pool could do without"));
-    }
-    for (index, &number) in numbers.iter().enumerate() {
-        // The rest of the division goes to the first ones.
-        let share = count as usize / numbers.len() + usize::from(index < count as usize % numbers.len());
-        let path = path_of(global, number)?;
-        flip(&path, share).map_err(|error| unusable(&path, &error))?;
-    }
-    let broken = Broken { what: "bits", drives: numbers, how: None, bits: Some(count), pid: None };
-    Ok(say.done(broken, |broken| {
-        let on: Vec<String> = broken.drives.iter().map(ToString::to_string).collect();
-        let dir = global.dir.display();
-        format!(
-            "{count} bits are flipped on drives {}\nfind and repair them: vmhold quickstart check --dir {dir}\n",
-            on.join(" and ")
-        )
-    }))
-}
-
-/// At most `count` of them, by chance.
-fn some_of(mut numbers: Vec<u8>, count: usize) -> Result<Vec<u8>, Problem> {
-    let mut chosen = Vec::new();
-    while chosen.len() < count && !numbers.is_empty() {
-        chosen.push(numbers.swap_remove(random(numbers.len() as u64).map_err(|error| no_chance(&error))? as usize));
-    }
-    Ok(chosen)
-}
-
-/// Flips `count` bits, each anywhere in what was written to the file.
-fn flip(path: &Path, count: usize) -> std::io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let written = written_areas(&file)?;
-    let all: u64 = written.iter().map(|(start, end)| end - start).sum();
-    for _ in 0..if all == 0 { 0 } else { count } {
-        let mut at = random(all)?;
-        let area = written.iter().find_map(|&(start, end)| {
-            let length = end - start;
-            let here = (at < length).then_some(start + at);
-            at = at.saturating_sub(length);
-            here
-        });
-        let place = area.expect("a number below the sum lies in one of them");
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, place)?;
-        byte[0] ^= 1 << random(8)?;
-        file.write_all_at(&byte, place)?;
-    }
-    file.sync_all()
-}
-
-fn written_areas(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
-    let length = file.metadata()?.len();
-    let (mut areas, mut at) = (Vec::new(), 0);
-    while at < length {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
-        areas.push((start, end));
-        at = end;
-    }
-    Ok(areas)
-}
-
-/// A number below `below`.
-fn random(below: u64) -> std::io::Result<u64> {
-    getrandom::u64().map(|number| number % below).map_err(|error| std::io::Error::other(error.to_string()))
-}
-
-fn no_chance(error: &std::io::Error) -> Problem {
-    Problem::new(&codes::PATH_UNUSABLE, "the system gives no random numbers").why(error.to_string())
 }

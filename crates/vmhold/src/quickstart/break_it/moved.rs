@@ -7,7 +7,9 @@ use std::time::Instant;
 use control::pool::DriveState;
 use control::{Exit, Problem, codes};
 
-use super::{Broken, LOOK_EVERY, NOTICED_WITHIN, must_tolerate, number, path_of, pool, tolerance, wait_until_noticed};
+use super::{
+    Broken, LOOK_EVERY, NOTICED_WITHIN, Standing, must_tolerate, number, out, path_of, pool, wait_until_noticed,
+};
 use crate::cli::Global;
 use crate::place::{Place, unusable};
 use crate::quickstart::manifest::{Manifest, pulled};
@@ -76,8 +78,8 @@ pub(super) fn swap((first, second): (&str, &str), global: &Global, say: &Say) ->
     if first == second {
         return Err(Problem::new(&codes::BAD_INPUT, "two different drives can be swapped"));
     }
-    let (tolerated, out) = tolerance(global)?;
-    if tolerated < 2 || !out.is_empty() {
+    let standing = Standing::of(global)?;
+    if standing.tolerated < 2 || !out(&standing.pool).is_empty() {
         return Err(Problem::new(&codes::WOULD_LOSE_REDUNDANCY, "both drives are out for a moment")
             .why("the pool must be able to lose two"));
     }
@@ -104,7 +106,7 @@ fn wait_until_swapped(global: &Global, first: (u8, &Path), second: (u8, &Path)) 
 
 fn wait_until_online(global: &Global, numbers: &[u8]) -> Result<(), Problem> {
     until(global, "the drive is pushed back, and not in use again yet", || {
-        let out = tolerance(global)?.1;
+        let out = out(&pool(global)?);
         Ok(numbers.iter().all(|number| !out.contains(&u32::from(*number))))
     })
 }
