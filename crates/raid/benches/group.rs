@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -79,12 +79,17 @@ impl Clock for Still {
 impl Spawn for Still {
     fn spawn(&self, _: &'static str, _: LocalFuture<'static, ()>) {}
 }
-impl Chance for Still {
+/// Each number once: drives must not have the same id.
+#[derive(Default)]
+struct Numbers(Cell<u8>);
+
+impl Chance for Numbers {
     fn maybe(&self, _: &'static str) -> bool {
         false
     }
     fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(0x5a);
+        self.0.set(self.0.get().wrapping_add(1));
+        bytes.fill(self.0.get());
     }
 }
 
@@ -96,7 +101,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn world() -> World {
-    World { clock: Rc::new(Still), spawn: Rc::new(Still), chance: Rc::new(Still) }
+    World { clock: Rc::new(Still), spawn: Rc::new(Still), chance: Rc::new(Numbers::default()) }
 }
 
 /// Median of `count` timings of `work`, in microseconds.
