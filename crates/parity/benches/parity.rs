@@ -240,7 +240,7 @@ fn main() {
     } else {
         println!("!! libisal.so.2 is NOT installed: NO comparison with ISA-L below (Debian: apt-get install libisal2)");
     }
-    println!("{DATA_COUNT}+2, GB/s of stripe data on one core, median of {rounds} rounds; x = ratio to ISA-L pq_gen");
+    println!("{DATA_COUNT}+2, GB/s of stripe data on one core, median of {rounds} rounds; ratios to ISA-L's pq_gen");
     for unit_bytes in [16 << 10, 64 << 10, 132 << 10] {
         let mut candidates: Vec<Candidate<'_>> = vec![copier()];
         if let Some(library) = &library {
@@ -253,15 +253,14 @@ fn main() {
         }
         let hot = measure(&mut candidates, unit_bytes, 1, rounds);
         let cold = measure(&mut candidates, unit_bytes, COLD_STRIPES, rounds);
-        println!("\nunits of {} KiB {:>35} {:>16}", unit_bytes >> 10, "hot", "cold");
+        println!("| units of {} KiB | hot GB/s | to ISA-L | cold GB/s | to ISA-L |", unit_bytes >> 10);
+        println!("|---|---|---|---|---|");
         for (n, candidate) in candidates.iter().enumerate() {
-            print!("{:36}", candidate.name);
+            print!("| {} |", candidate.name);
             for rates in [&hot, &cold] {
-                print!(" {:8.1}", median(rates[n].clone()));
-                match &library {
-                    Some(_) => print!(" x{:5.2}", ratio(&rates[n], &rates[1])),
-                    None => print!("       "),
-                }
+                let to_isa_l =
+                    library.as_ref().map_or("-".to_owned(), |_| format!("{:.2}", ratio(&rates[n], &rates[1])));
+                print!(" {:.1} | {to_isa_l} |", median(rates[n].clone()));
             }
             println!();
         }
