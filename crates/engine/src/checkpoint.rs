@@ -299,7 +299,7 @@ fn note(updates: &mut Updates, id: PageId, entry: PageEntry) {
     updates.entry(parent.number()).or_default().push((index, entry));
 }
 
-/// Of an object that is not found by what it says of itself.
+/// Of an object of the metadata.
 pub(crate) fn log_descriptor(kind: ObjectKind, id: u64, sequence: u64, stored_bytes: usize) -> Descriptor {
     Descriptor {
         kind,

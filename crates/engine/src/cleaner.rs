@@ -118,7 +118,10 @@ impl Inner {
                     self.rewrite_page(mover, id).await?;
                 }
             }
-            ObjectKind::Usage | ObjectKind::Index => mover.dump_usage |= mover.holds_table_at(&place),
+            ObjectKind::Usage | ObjectKind::Index if mover.holds_table_at(&place) => {
+                self.leave_table_object(mover, descriptor, place, object);
+            }
+            ObjectKind::Usage | ObjectKind::Index => {}
             ObjectKind::Delta => self.move_delta(mover, descriptor, place, object).await?,
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! Geometry belongs to the segment, so old stripes stay as they are. The next stripe goes to
 //! a new segment, which takes the drives with most room first: those that have just joined.
 //! Segments of before are *outgrown*: their free stripes wait until no new segment can be
-//! opened, and a segment that the cleaner or the clients have emptied is given back, so that
+//! opened, or only a narrower one, and a segment that the cleaner or the clients have emptied is given back, so that
 //! its extents come again in segments over all drives. That is how space evens out.
 //!
 //! Nobody waits: no lock of the data path is held while drives join, as no stripe that

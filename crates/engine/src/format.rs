@@ -59,13 +59,14 @@ pub struct Descriptor {
     pub codec: Codec,
     /// Bytes of payload as stored.
     pub stored_bytes: u32,
-    /// Object id, page id, or number of the usage or delta object.
+    /// Object id or page id; usage, index and delta objects: number of the checkpoint.
     pub id: u64,
     /// Data: the file that wrote it first. Page: its tree.
     pub owner: u64,
     /// Data: block number in that file.
     pub block: u64,
-    /// Data: OSN of the write. Others: number of the checkpoint (a page's version).
+    /// Data: OSN of the write. Page: number of the checkpoint, its version. Delta: the last OSN in
+    /// the checkpoint. Usage and index: how many were named before it.
     pub sequence: u64,
     /// Data: map epoch of the write.
     pub epoch: u32,

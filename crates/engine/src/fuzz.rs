@@ -2,17 +2,16 @@
 //! ones with bytes changed, and the checks made to fit again, so that the fuzzer gets to
 //! what lies behind them.
 
-use base::{FileId, Osn, WallNanos, media_check};
-use journal::{Sequence, TrimPoint};
+use base::{FileId, WallNanos, media_check};
 
 use crate::format::{Descriptor, Place, object_bytes};
 use crate::page::Page;
-use crate::pages::{PageEntry, TablePage, TableRoot};
+use crate::pages::TablePage;
 use crate::record::{decode_changes, encode_changes};
 use crate::root::Root;
+use crate::root::tests::root;
 use crate::store::{Change, Table};
 use crate::stripes::Usage;
-use crate::tree::{PageId, Tree};
 
 /// Where a byte of an image is changed, and to what.
 type Edits = Vec<(u16, u8)>;
@@ -21,33 +20,6 @@ fn edit(image: &mut [u8], edits: &Edits) {
     for &(at, byte) in edits {
         let len = image.len();
         image[usize::from(at) % len] = byte;
-    }
-}
-
-fn root() -> Root {
-    let place = Place { stored_bytes: 900, ..Place::default() };
-    let trim =
-        TrimPoint { through: Sequence(4), anchor_first: Sequence(3), anchor_position_bytes: 4096, anchor_previous: 7 };
-    Root {
-        checkpoint: 9,
-        opening: 2,
-        last_osn: Osn(77),
-        last_file: 5,
-        next_page: 40,
-        epoch: 1,
-        content_key: [3; 32],
-        incarnations: vec![base::Incarnation([1; 16]), base::Incarnation([2; 16])],
-        trim,
-        through: Sequence(4),
-        table: TableRoot { level: 1, entry: PageEntry { place, version: 9 } },
-        trees: vec![Tree { number: 1, root: PageId(3) }, Tree { number: 2, root: PageId(4) }],
-        usage_index: vec![place],
-        usage: vec![place; 3],
-        usage_base: 1,
-        own_usage: vec![Usage { stripe: place.stripe, generation: 8, live_bytes: 100 }],
-        deltas: vec![place; 2],
-        applied: Sequence(6),
-        log_is_whole: true,
     }
 }
 
@@ -86,7 +58,9 @@ fn a_root_with_any_field_changed_is_read_or_refused() {
         let magic = u64::from_le_bytes(image[..8].try_into().unwrap());
         let check = media_check(magic, &image[..body]);
         image[body..].copy_from_slice(&check.0.to_le_bytes());
-        if let Ok(read) = Root::decode(&image) {
+        // An older version that is read is written as the newest.
+        let is_newest = image[8..10] == root().encode()[8..10];
+        if let Some(read) = Root::decode(&image).ok().filter(|_| is_newest) {
             assert_eq!(read.encode(), image, "what is read is what was written");
         }
     });

@@ -169,6 +169,9 @@ pub(crate) struct Mover {
     pub touched_tables: BTreeSet<PageId>,
     /// The next checkpoint writes the stripe table in full.
     pub dump_usage: bool,
+    /// Objects of the stripe table, or of its index, that the next root must not name: the
+    /// cleaner empties their stripes.
+    pub table_left: Vec<Place>,
     /// Stripes that the cleaner could not read.
     pub stuck: BTreeSet<StripeId>,
     /// When the last checkpoint was done.
@@ -318,8 +321,8 @@ impl Stream {
 }
 
 impl Inner {
-    /// A free stripe of a healthy segment on all drives, or of a new one, or of an outgrown
-    /// or degraded one when there is no other.
+    /// A free stripe of a healthy segment on all drives; or of an outgrown one if it is wider than
+    /// a new one would be; or of a new one; or of any that is left.
     pub async fn take_stripe(&self, purpose: Purpose) -> Result<(StripeId, u64), StoreRefusal> {
         let kept = self.stripes_kept_from_intake();
         loop {
@@ -332,7 +335,10 @@ impl Inner {
                 let generation = state.next_generation();
                 let new = state.stripes.take(generation, false);
                 let stripe = match new {
-                    None if self.is_outgrown_wider(&state.stripes) => state.stripes.take(generation, true),
+                    None if self.is_outgrown_wider(&state.stripes) => {
+                        self.expansions.segment_opened();
+                        state.stripes.take(generation, true)
+                    }
                     new => new,
                 };
                 if let Some(stripe) = stripe {

@@ -120,6 +120,8 @@ pub struct Counters {
     pub checkpoints: u64,
     /// Stripes the cleaner emptied.
     pub stripes_cleaned: u64,
+    /// Times the stripe table was written anew, all of it.
+    pub stripe_tables_written: u64,
     /// Objects the cleaner moved.
     pub objects_moved: u64,
     /// Blocks reclaimed after truncation or removal.

@@ -17,6 +17,7 @@ use crate::delta::Entry;
 use crate::format::{DESCRIPTOR_BYTES, Descriptor, ObjectKind, Place};
 use crate::inner::Inner;
 use crate::mover::Mover;
+use crate::options::Options;
 use crate::staged::BlockId;
 use crate::state::{Mapping, State, table_tree};
 use crate::store::{Change, StoreRefusal};
@@ -40,7 +41,7 @@ pub struct Reader {
     entry: usize,
     block: u64,
     /// An object that could not be gone through, as a page that says what holds is lost. It is
-    /// not tried again before there is no room for more.
+    /// not tried again before there is little room for more.
     waits_for: Option<Place>,
 }
 
@@ -49,6 +50,18 @@ impl Reader {
     pub fn new(limit: usize) -> Reader {
         Reader { limit, ..Reader::default() }
     }
+
+    /// Of a log that is found with `found` objects when a store is opened: so many may stay, but
+    /// for a few, so that a log found at its end does not lose what a look at it would have spared.
+    pub fn of_found(found: usize, options: &Options) -> Reader {
+        Reader::new(found.min(brim(options.deltas_max)).max(options.deltas_kept))
+    }
+}
+
+/// Objects from which on the log is gone through whatever else there is to do: there must be room
+/// for what is told again of the oldest before it is known whether those behind them hold anything.
+fn brim(most: usize) -> usize {
+    most - (2 * OBJECTS_PER_CHECKPOINT).min(most / 4)
 }
 
 /// What became of the entries that were gone through.
@@ -63,7 +76,7 @@ impl Inner {
     /// Goes through the oldest delta objects if there are too many.
     pub async fn shorten_log(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         let most = self.options.deltas_max;
-        if mover.deltas.len() < most
+        if mover.deltas.len() < brim(most)
             && (self.is_short_of_stripes() || mover.log.waits_for == mover.deltas.first().copied())
         {
             return Ok(());

@@ -191,6 +191,31 @@ pub(crate) mod tests {
         }
     }
 
+    /// `root` as a program of an older `version` wrote it, without the last bytes that came later.
+    fn older(root: &Root, version: u16, later_bytes: usize) -> Vec<u8> {
+        let mut image = root.encode();
+        image.truncate(image.len() - 8 - later_bytes);
+        image[8..10].copy_from_slice(&version.to_le_bytes());
+        let check = media_check(MAGIC, &image);
+        image.extend_from_slice(&check.0.to_le_bytes());
+        image
+    }
+
+    #[test]
+    fn roots_of_older_versions_are_read() {
+        let root = Root { usage_index: Vec::new(), ..root() };
+        let (index_bytes, flag_bytes, applied_bytes) = (4, 1, 8);
+        let version_3 = older(&root, VERSION_3, index_bytes);
+        assert_eq!(Root::decode(&version_3), Ok(root.clone()));
+        let log_is_whole = false;
+        let version_2 = older(&root, VERSION_2, index_bytes + flag_bytes);
+        assert_eq!(Root::decode(&version_2), Ok(Root { log_is_whole, ..root.clone() }));
+        let version_1 = older(&root, VERSION_1, index_bytes + flag_bytes + applied_bytes);
+        let applied = root.through;
+        assert_eq!(Root::decode(&version_1), Ok(Root { log_is_whole, applied, ..root.clone() }));
+        assert!(Root::decode(&older(&root, VERSION + 1, 0)).is_err(), "a version of the future");
+    }
+
     #[test]
     fn a_root_reads_back_and_any_flipped_bit_shows() {
         let root = root();

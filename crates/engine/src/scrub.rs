@@ -186,6 +186,13 @@ struct Record {
     history: Vec<ScrubPass>,
 }
 
+impl Record {
+    fn begin_pass(&mut self, started: WallNanos, asked_for: bool) {
+        self.pass = ScrubPass { number: self.pass.number + 1, started, asked_for, ..ScrubPass::default() };
+        self.cursor = StripeId::default();
+    }
+}
+
 /// What an open engine knows of its scrub.
 #[derive(Default)]
 pub(crate) struct Scrubber {
@@ -214,13 +221,18 @@ impl Engine {
         Ok(scrub)
     }
 
-    /// Begins a pass now, at the floor of the interval, and lets a paused one go on.
+    /// Begins a pass now, at the floor of the interval: what it finds at its end is true of every
+    /// stripe since this call. One that goes on by itself makes way; one that was asked for goes
+    /// on, also if it is paused.
     pub async fn scrub_start(&self) {
         let inner = &self.inner;
         {
             let mut record = inner.scrubber.record.borrow_mut();
             record.paused = false;
-            record.pass.asked_for = true;
+            if record.pass.ended.0 != 0 || !record.pass.asked_for {
+                record.begin_pass(inner.world.clock.wall(), true);
+                inner.scrubber.due.set(None);
+            }
         }
         inner.save_scrub().await;
         inner.scrubber.changed.notify_one();
@@ -388,14 +400,12 @@ impl Inner {
 
     /// A step of the pass. False: there is nothing to look at.
     async fn scrub_step(&self) -> bool {
-        let cursor = {
+        let (pass, cursor) = {
             let mut record = self.scrubber.record.borrow_mut();
             if record.pass.number == 0 || record.pass.ended.0 != 0 {
-                let (number, asked_for) = (record.pass.number + 1, record.pass.asked_for && record.pass.ended.0 == 0);
-                record.pass = ScrubPass { number, started: self.world.clock.wall(), asked_for, ..ScrubPass::default() };
-                record.cursor = StripeId::default();
+                record.begin_pass(self.world.clock.wall(), false);
             }
-            record.cursor
+            (record.pass.number, record.cursor)
         };
         if self.scrubber.due.get().is_none() {
             self.scrubber.due.set(Some(self.scrub_due()));
@@ -405,6 +415,9 @@ impl Inner {
         let found = self.scrub_one(stripe).await.unwrap_or_default();
         {
             let mut record = self.scrubber.record.borrow_mut();
+            if record.pass.number != pass {
+                return true; // Another was asked for meanwhile.
+            }
             record.pass.found.add(&found);
             record.cursor = StripeId { row: stripe.row + 1, ..stripe };
         }

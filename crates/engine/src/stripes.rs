@@ -79,7 +79,7 @@ pub struct StripeTable {
     /// Segments that lie on a failed drive: their free stripes are not used.
     closed: BTreeSet<SegmentId>,
     /// Segments of lower ids were opened before the pool was last expanded: their free
-    /// stripes are used when no new segment can be opened.
+    /// stripes are used when no new segment can be opened, or only a narrower one.
     outgrown_below: SegmentId,
     free: BTreeSet<StripeId>,
     emptied: Vec<StripeId>,
@@ -185,9 +185,11 @@ impl StripeTable {
         std::mem::take(&mut self.changed).into_iter().map(|stripe| self.usage(stripe)).collect()
     }
 
-    /// The next checkpoint stores these rows, whether they change or not.
+    /// The next checkpoint stores these rows, whether they change or not. Those of segments that
+    /// were given back meanwhile are no more.
     pub fn mark_changed(&mut self, stripes: impl IntoIterator<Item = StripeId>) {
-        self.changed.extend(stripes);
+        let known = stripes.into_iter().filter(|stripe| self.segments.contains_key(&stripe.segment));
+        self.changed.extend(known);
     }
 
     /// The rows that [`take_changed`](StripeTable::take_changed) would take; they stay

@@ -10,8 +10,11 @@
 //! of some 2,500 usage objects, these the rows of some 8 million stripes.
 //!
 //! Per checkpoint: an object for each 3,000 changed rows, and once in a while an index object.
+//! When the cleaner empties a stripe with an object of the table, its rows are told again as
+//! changed rows, and the index object that named it is written anew: two objects for one, not
+//! the whole table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use raid::{Group, Principal, SegmentId, StripeId};
 
@@ -60,9 +63,11 @@ impl Inner {
     /// Writes the rows of the stripe table that changed, or all of them when the changes kept
     /// outgrow the table. The rows of the stripes that the newest objects went to stand in `root`.
     pub(crate) async fn write_usage(&self, mover: &mut Mover, root: &mut Root) -> Result<(), StoreRefusal> {
+        let left = std::mem::take(&mut mover.table_left);
         if std::mem::take(&mut mover.dump_usage) || mover.is_table_outgrown() {
             self.dump_table(mover, root).await?;
         } else {
+            self.leave_table_objects(mover, root, &left).await?;
             self.write_changed_rows(mover, root).await?;
         }
         self.index_usage(mover, root).await?;
@@ -93,6 +98,53 @@ impl Inner {
             self.write_rows(mover, root, &rows).await?;
         }
         root.usage_base = root.usage.len() as u32;
+        self.counters.borrow_mut().stripe_tables_written += 1;
+        Ok(())
+    }
+
+    /// The cleaner wants the stripe at `place` empty, where `object` of the table or of its index
+    /// stands: the next checkpoint does not name it any more.
+    pub(crate) fn leave_table_object(&self, mover: &mut Mover, descriptor: &Descriptor, place: Place, object: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.changed = true;
+        if descriptor.kind == ObjectKind::Usage {
+            match Usage::decode_all(&object[DESCRIPTOR_BYTES..DESCRIPTOR_BYTES + place.stored_bytes as usize]) {
+                Ok(rows) => state.stripes.mark_changed(rows.iter().map(|row| row.stripe)),
+                Err(_) => mover.dump_usage = true,
+            }
+        }
+        mover.table_left.push(place);
+    }
+
+    /// Names the objects at `left` no more, whose rows are changed rows by now. Index objects among
+    /// them, and those that named the others, are written anew.
+    async fn leave_table_objects(
+        &self,
+        mover: &mut Mover,
+        root: &mut Root,
+        left: &[Place],
+    ) -> Result<(), StoreRefusal> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let stays = |place: &Place| !left.contains(place);
+        root.usage_base = mover.usage().take(root.usage_base as usize).filter(|place| stays(place)).count() as u32;
+        let mut gone: Vec<Place> = mover.usage().filter(|place| !stays(place)).copied().collect();
+        root.usage.retain(stays);
+        let mut named = std::mem::take(&mut mover.indexed_usage).into_iter();
+        for index in std::mem::take(&mut root.usage_index) {
+            let before: Vec<Place> = named.by_ref().take(index.stored_bytes as usize / PLACE_BYTES).collect();
+            let after: Vec<Place> = before.iter().copied().filter(stays).collect();
+            if stays(&index) && after.len() == before.len() {
+                root.usage_index.push(index);
+            } else {
+                gone.push(index);
+                self.write_index(mover, root, &after).await?;
+            }
+            mover.indexed_usage.extend(after);
+        }
+        let mut state = self.state.borrow_mut();
+        gone.into_iter().for_each(|place| state.stripes.sub_live(place.stripe, place.object_bytes()));
         Ok(())
     }
 
@@ -127,13 +179,19 @@ impl Inner {
             self.state.borrow_mut().stripes.sub_live(last.stripe, last.object_bytes());
         }
         places.append(&mut root.usage);
-        for chunk in places.chunks(full_bytes / PLACE_BYTES) {
+        self.write_index(mover, root, &places).await?;
+        mover.indexed_usage.append(&mut places);
+        Ok(())
+    }
+
+    /// Adds index objects that name `places`.
+    async fn write_index(&self, mover: &mut Mover, root: &mut Root, places: &[Place]) -> Result<(), StoreRefusal> {
+        for chunk in places.chunks(self.usage_object_bytes(PLACE_BYTES) / PLACE_BYTES) {
             let bytes: Vec<u8> = chunk.iter().flat_map(Place::encode).collect();
             let number = root.usage_index.len() as u64;
             let descriptor = log_descriptor(ObjectKind::Index, root.checkpoint, number, bytes.len());
             root.usage_index.push(self.place_live(mover, &descriptor, &bytes).await?);
         }
-        mover.indexed_usage.append(&mut places);
         Ok(())
     }
 
@@ -174,9 +232,7 @@ pub(crate) async fn read_stripes(group: &Group, root: &Root, indexed: &[Place]) 
     for row in rows.into_values().filter(|row| row.live_bytes > 0) {
         stripes.restore(row)?;
     }
-    let known: BTreeSet<SegmentId> = stripes.segments().collect();
-    let own = root.own_usage.iter().map(|row| row.stripe);
-    stripes.mark_changed(own.filter(|stripe| known.contains(&stripe.segment)));
+    stripes.mark_changed(root.own_usage.iter().map(|row| row.stripe));
     Ok(stripes)
 }
 

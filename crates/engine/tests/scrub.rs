@@ -257,3 +257,30 @@ fn it_can_be_paused_and_asked_for() {
         })
         .done();
 }
+
+/// Whoever asks for a pass because something may be wrong wants all of it looked at, and not the
+/// rest of a pass that has been over it before.
+#[test]
+fn a_pass_that_is_asked_for_looks_at_everything_again() {
+    let (pool, _) = start(7, FAST, 400);
+    let node = pool.world.node();
+    pool.world
+        .run_until(async {
+            let (engine, _) = pool.open(&node).await;
+            while engine.scrub_status().stripes_done < 3 {
+                sleep(&node, Duration::from_millis(2)).await;
+            }
+            let (_, (_, offset)) = units_on(&pool.drives[1]).into_iter().next().unwrap();
+            pool.drives[1].flip(offset + 512 + 3000, 0x10);
+            engine.scrub_start().await;
+            let asked = engine.scrub_status().pass.number;
+            engine.scrub_start().await;
+            assert_eq!(engine.scrub_status().pass.number, asked, "it goes on");
+            while engine.scrub_status().history.is_empty() {
+                sleep(&node, Duration::from_millis(20)).await;
+            }
+            let done = engine.scrub_status().history[0];
+            assert!(done.number == asked && done.asked_for && done.found.units_repaired == 1, "{done:?}");
+        })
+        .done();
+}

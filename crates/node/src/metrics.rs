@@ -64,6 +64,7 @@ pub(crate) fn page(shard: &Shard) -> String {
         ("pages_written_total", engine.pages_written),
         ("checkpoints_total", engine.checkpoints),
         ("stripes_cleaned_total", engine.stripes_cleaned),
+        ("stripe_tables_written_total", engine.stripe_tables_written),
         ("objects_moved_total", engine.objects_moved),
         ("blocks_reclaimed_total", engine.blocks_reclaimed),
         ("stripes_written_total", raid.stripes_written),

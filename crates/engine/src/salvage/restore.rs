@@ -92,6 +92,7 @@ impl Salvage {
             indexed_usage: Vec::new(),
             touched_tables: BTreeSet::new(),
             dump_usage: true,
+            table_left: Vec::new(),
             stuck: BTreeSet::new(),
             last_checkpoint: group.world().clock.now(),
             busy_through: 0,
