@@ -34,7 +34,7 @@ use crate::member::{DriveState, FailReason, Member};
 use crate::paxos::{Prepare, Prepared, Round, Seat, Verdict, Vote};
 use crate::principal::Principal;
 use crate::proposal::{Hand, Promises};
-use crate::register::{SlotValue, Stamp, decode_slot, encode_slot};
+use crate::register::{SlotValue, Stamp, decode_slot, encode_slot, slot_image_bytes};
 use crate::status::Event;
 
 /// What was found on a drive.
@@ -244,8 +244,8 @@ impl Acceptor {
     }
 }
 
-/// Reads a slot: its first block, and the rest only if that says there is more. `None` if no
-/// vote is there: never written, or torn.
+/// Reads a slot: its first block, and what that says there is more. What lies behind the value is
+/// no part of it, readable or not. `None` if no vote is there: never written, or torn.
 async fn read_slot(
     drive: &Lane,
     label: &Label,
@@ -255,13 +255,14 @@ async fn read_slot(
 ) -> Result<Option<SlotValue>, MediaFault> {
     let offset = label.shape.register_offset_bytes(seat, register, which);
     let first = read_twice(drive, offset, Shape::BLOCK_BYTES).await?;
-    if let Some(value) = decode_slot(label.group, register, &first) {
-        return Ok(Some(value));
-    }
-    if first.iter().all(|&byte| byte == 0) {
+    let len_bytes = slot_image_bytes(label.group, register, &first);
+    let Some(len_bytes) = len_bytes.filter(|len| *len <= label.shape.slot_bytes(register) as usize) else {
         return Ok(None);
+    };
+    if len_bytes <= Shape::BLOCK_BYTES {
+        return Ok(decode_slot(label.group, register, &first));
     }
-    let whole = read_twice(drive, offset, label.shape.slot_bytes(register) as usize).await?;
+    let whole = read_twice(drive, offset, len_bytes).await?;
     Ok(decode_slot(label.group, register, &whole))
 }
 
@@ -488,14 +489,20 @@ async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Resu
 async fn carry_on(taken: Taken, assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
     let Taken { header, hand, ballot, acceptors, votes, mut failed } = taken;
     let values = values_of(&votes, &header);
+    let not_heard: Vec<DriveId> =
+        acceptors.iter().filter(|acceptor| !acceptor.is_heard()).map(|acceptor| acceptor.label.drive).collect();
     let members = make_members(&header, acceptors);
     for (register, value) in values.iter().enumerate().filter(|(_, value)| value.version > 0) {
         let stamp = Stamp { session: ballot, version: value.version };
         let image = aligned(&encode_slot(header.group, register, &SlotValue { stamp, bytes: value.bytes.clone() }));
-        let voters: Vec<&Member> = members.iter().filter(|member| member.takes_part()).collect();
-        let outcomes = join_all(voters.iter().map(|member| hand.put_vote(member, register, image.clone()))).await;
         let mut round = Round::new(ballot, header.acceptors());
-        for (member, outcome) in voters.into_iter().zip(outcomes) {
+        // What could not be read may be the newest vote of all: it is written over when the others have it.
+        let voters = members.iter().filter(|member| member.takes_part());
+        let (last, first): (Vec<&Member>, Vec<&Member>) = voters.partition(|member| not_heard.contains(&member.id));
+        let put = async |member: &&Member| hand.put_vote(member, register, image.clone()).await;
+        let mut outcomes = join_all(first.iter().map(put)).await;
+        outcomes.extend(join_all(last.iter().map(put)).await);
+        for (member, outcome) in first.into_iter().chain(last).zip(outcomes) {
             match outcome {
                 Ok(Some(promised)) => {
                     round.heard(member.id, promised);

@@ -60,23 +60,42 @@ pub fn encode_slot(group: GroupId, index: usize, value: &SlotValue) -> Vec<u8> {
     out.bytes
 }
 
-/// The value in `slot`, if it is a whole and good one of register `index` of `group`.
-/// Never panics, whatever the bytes.
-pub fn decode_slot(group: GroupId, index: usize, slot: &[u8]) -> Option<SlotValue> {
-    let (header, rest) = slot.split_at_checked(SLOT_HEADER_BYTES)?;
-    let (checked, check) = header.split_at(SLOT_CHECKED_BYTES);
+/// What the header of a slot says of the value behind it.
+struct SlotHeader {
+    stamp: Stamp,
+    len_bytes: usize,
+    check: u64,
+}
+
+/// The header of a slot of register `index` of `group`, if it is whole and good.
+fn decode_header(group: GroupId, index: usize, header: &[u8]) -> Option<SlotHeader> {
+    let (checked, check) = header.split_at_checked(SLOT_CHECKED_BYTES)?;
     if check != media_check(0, checked).0.to_le_bytes() {
         return None;
     }
     let mut input = Reader::new(checked);
     let known = input.raw(8)? == SLOT_MAGIC && input.u16()? == FORMAT && usize::from(input.u16()?) == index;
-    let len = usize::try_from(input.u32()?).ok()?;
+    let len_bytes = usize::try_from(input.u32()?).ok()?;
     if !known || input.raw(16)? != group.0 {
         return None;
     }
-    let stamp = Stamp { session: input.u64()?, version: input.u64()? };
-    let bytes = rest.get(..len)?;
-    (input.u64()? == media_check(stamp.version, bytes).0).then(|| SlotValue { stamp, bytes: bytes.to_vec() })
+    Some(SlotHeader { stamp: Stamp { session: input.u64()?, version: input.u64()? }, len_bytes, check: input.u64()? })
+}
+
+/// Bytes of the slot image whose first block this is, in whole blocks. `None` if none of register
+/// `index` of `group` begins here.
+pub fn slot_image_bytes(group: GroupId, index: usize, first: &[u8]) -> Option<usize> {
+    let header = decode_header(group, index, first.get(..SLOT_HEADER_BYTES)?)?;
+    header.len_bytes.checked_add(SLOT_HEADER_BYTES)?.checked_next_multiple_of(Shape::BLOCK_BYTES)
+}
+
+/// The value in `slot`, if it is a whole and good one of register `index` of `group`.
+/// Never panics, whatever the bytes.
+pub fn decode_slot(group: GroupId, index: usize, slot: &[u8]) -> Option<SlotValue> {
+    let (header, rest) = slot.split_at_checked(SLOT_HEADER_BYTES)?;
+    let SlotHeader { stamp, len_bytes, check } = decode_header(group, index, header)?;
+    let bytes = rest.get(..len_bytes)?;
+    (check == media_check(stamp.version, bytes).0).then(|| SlotValue { stamp, bytes: bytes.to_vec() })
 }
 
 /// A session block: the promise that sessions below `session` are over.

@@ -306,3 +306,20 @@ fn a_read_that_errs_at_opening_puts_nobody_out() {
         assert_eq!(rig.drives[1].bad.borrow().is_empty(), !promises, "the slot that erred was written again");
     }
 }
+
+/// A slot has room for more than its value: what lies behind it is nobody's vote, and a drive
+/// that cannot read it is heard.
+#[test]
+fn what_cannot_be_read_behind_a_vote_is_no_part_of_it() {
+    let rig = Rig::new(5, 62);
+    let group = rig.create(3);
+    let value = vec![7; 5000];
+    rig.bench.run(group.register_cas("root", 0, &value)).unwrap();
+    let slot = rig.drives[2].writes.borrow().last().unwrap().offset_bytes;
+    drop(group);
+    rig.drives[2].bad.borrow_mut().push(slot + 8192..slot + 8704);
+    // Without it they are no majority.
+    let three = ports(&rig.drives[..3]);
+    let group = rig.bench.run(Group::open(three, None, rig.bench.world())).unwrap();
+    assert_eq!(rig.bench.run(group.register_read("root")).bytes, value);
+}
