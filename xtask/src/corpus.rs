@@ -30,6 +30,11 @@ impl Corpus {
         Corpus { packed: folder.join(format!("{path}.hex")), folder: folder.join(path).join("corpus") }
     }
 
+    /// The text file.
+    pub fn packed(&self) -> &Path {
+        &self.packed
+    }
+
     /// Where the inputs stand once they are unpacked.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -39,7 +44,8 @@ impl Corpus {
     pub fn unpack(&self) -> Result<usize, String> {
         let inputs = match fs::read_to_string(&self.packed) {
             Ok(text) => decode(&text).ok_or_else(|| format!("{}: not lines of hex digits", self.packed.display()))?,
-            Err(_) => return Ok(0),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(why) => return Err(format!("{}: {why}", self.packed.display())),
         };
         let failed = |why: std::io::Error| format!("{}: {why}", self.folder.display());
         let _ = fs::remove_dir_all(&self.folder);
@@ -50,12 +56,18 @@ impl Corpus {
         Ok(inputs.len())
     }
 
-    /// Keeps the files of `folder` as inputs, in place of those kept before, the smallest first. How many.
+    /// Keeps the files of `folder` as inputs beside those kept before, the smallest first. How many.
     pub fn pack(&self, folder: &Path) -> Result<usize, String> {
-        let failed = |why: std::io::Error| format!("{}: {why}", folder.display());
+        self.unpack()?;
         let mut inputs = Vec::new();
-        for file in fs::read_dir(folder).map_err(failed)? {
-            inputs.push(fs::read(file.map_err(failed)?.path()).map_err(failed)?);
+        for folder in [folder, self.folder()] {
+            let failed = |why: std::io::Error| format!("{}: {why}", folder.display());
+            if !folder.exists() {
+                continue;
+            }
+            for file in fs::read_dir(folder).map_err(failed)? {
+                inputs.push(fs::read(file.map_err(failed)?.path()).map_err(failed)?);
+            }
         }
         inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
         inputs.dedup();
@@ -120,8 +132,11 @@ mod tests {
         let read: BTreeSet<Vec<u8>> =
             fs::read_dir(corpus.folder()).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
         assert_eq!(read, inputs.iter().map(|input| input.to_vec()).collect());
+        fs::create_dir_all(folder.join("later")).unwrap();
+        fs::write(folder.join("later/0"), b"new").unwrap();
+        assert_eq!(corpus.pack(&folder.join("later")), Ok(4), "what was kept before stays");
         fs::write(folder.join("found/large"), vec![1; KEPT_BYTES_MAX]).unwrap();
-        assert_eq!(corpus.pack(&folder.join("found")), Ok(3), "the smallest are kept");
+        assert_eq!(corpus.pack(&folder.join("found")), Ok(4), "the smallest are kept");
         fs::write(folder.join("__fuzz__/any_bytes.hex"), "0g\n").unwrap();
         assert!(corpus.unpack().is_err());
         fs::remove_dir_all(&folder).unwrap();

@@ -59,8 +59,10 @@ pub fn deb(tree: &Tree, args: &DebArgs) -> Result<(), String> {
         return Err("there is no dpkg-deb here: packages are made on Debian and its kin".into());
     }
     let built = tree.build_folder()?;
+    // Other programs use both in folders of their own.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|why| format!("{}: {why}", path.display()));
     let program = match &args.program {
-        Some(program) => program.clone(),
+        Some(program) => absolute(program)?,
         None => {
             Call::cargo(tree.root()).args(["build", "--release", "--locked", "-p", "vmhold"]).run()?;
             built.join("release/vmhold")
@@ -70,7 +72,7 @@ pub fn deb(tree: &Tree, args: &DebArgs) -> Result<(), String> {
     let architecture = Call::new("dpkg", tree.root()).args(["--print-architecture"]).output()?;
     let run = Run {
         tree,
-        into: args.into.clone().unwrap_or_else(|| built.join("debian")),
+        into: args.into.as_ref().map_or(Ok(built.join("debian")), absolute)?,
         version: version_of(tree)?,
         architecture: architecture.trim().to_owned(),
         epoch: git.trim().to_owned(),

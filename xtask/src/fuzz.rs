@@ -89,12 +89,22 @@ impl Target {
 /// Unpacks the kept inputs of all targets, so that the tests run them.
 pub fn unpack_corpora(tree: &Tree) -> Result<(), String> {
     let (code, _) = code::parse(&tree.sources()?);
+    let corpora: Vec<Corpus> = targets(&code).iter().map(|target| target.corpus(tree)).collect();
+    let kept = Call::new("git", tree.root()).args(["ls-files", "*/__fuzz__/*.hex"]).output()?;
+    if let Some(orphan) = orphan(&corpora, kept.lines().map(|path| tree.root().join(path))) {
+        return Err(format!("{}: no fuzz target has this name, so its inputs are never run", orphan.display()));
+    }
     let mut inputs = 0;
-    for target in targets(&code) {
-        inputs += target.corpus(tree).unpack()?;
+    for corpus in corpora {
+        inputs += corpus.unpack()?;
     }
     println!("{inputs} inputs that fuzzing found are run by the tests");
     Ok(())
+}
+
+/// A file of kept inputs that belongs to no target.
+fn orphan(corpora: &[Corpus], mut kept: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    kept.find(|path| corpora.iter().all(|corpus| corpus.packed() != path))
 }
 
 /// Runs the targets one after the other and says how many ran, and how.
@@ -254,6 +264,14 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inputs_of_a_target_that_was_renamed_are_found() {
+        let corpora = [Corpus::of(Path::new("crates/nfs/tests/fuzz.rs"), "any_call")];
+        let kept = |name: &str| vec![PathBuf::from(format!("crates/nfs/tests/__fuzz__/{name}.hex"))];
+        assert_eq!(orphan(&corpora, kept("any_call").into_iter()), None);
+        assert_eq!(orphan(&corpora, kept("any_datagram").into_iter()), kept("any_datagram").pop());
+    }
 
     #[test]
     fn tests_that_call_the_fuzzer_are_targets() {
