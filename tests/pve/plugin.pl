@@ -284,13 +284,13 @@ sub clones {
 
 sub names_by_hand {
     my @disks = @_;
-    vmhold('vm', 'rename', '100', 'erp system');
+    vmhold('vm', 'rename', '100', "B\xc3\xbcro system");
     PVE::Storage::volume_snapshot($cfg, $_, 'renamed') for @disks;
-    is(snapshots_in_vmhold('erp system'), 'pve:later pve:renamed', 'a VM may be called otherwise in vmhold');
+    is(snapshots_in_vmhold("B\xc3\xbcro system"), 'pve:later pve:renamed', 'a VM may be called otherwise in vmhold');
     fill($disks[0], 'q', 2);
     PVE::Storage::volume_snapshot_rollback($cfg, $disks[0], 'renamed');
     is(holds($disks[0]), 'x', 'and goes back all the same');
-    vmhold('vm', 'rename', 'erp system', '100');
+    vmhold('vm', 'rename', "B\xc3\xbcro system", '100');
     return;
 }
 

@@ -202,7 +202,7 @@ impl Client {
         let Call { method, path, body, confirm, dry_run } = *call;
         let method = if method.is_empty() { "GET" } else { method };
         let body = body.unwrap_or_default();
-        let confirm = confirm.map(|name| format!("Confirm: {name}\r\n")).unwrap_or_default();
+        let confirm = confirm.map(|name| format!("Confirm: {}\r\n", segment(name))).unwrap_or_default();
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.text()));
         let token = token.unwrap_or_default();
         let dry_run = match (dry_run, path.contains('?')) {

@@ -226,7 +226,12 @@ impl MountPoint<'_> {
         notes.push("on every node once: install the package vmhold-proxmox".to_owned());
         notes.push("then on any node; it asks for the token as password".to_owned());
         let fingerprint = self.fingerprint.unwrap_or("FINGERPRINT");
-        let api = if api_port == DEFAULT_API_PORT { String::new() } else { format!(" --vmhold-api {host}:{api_port}") };
+        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let api = match api_port {
+            DEFAULT_API_PORT => String::new(),
+            port => format!(" --vmhold-api {bracketed}:{port}"),
+        };
+        notes.push(format!("the API must answer at {bracketed}:{api_port}, not only at 127.0.0.1: pool create --api"));
         vec![
             "vmhold token create proxmox --role operator".to_owned(),
             format!(
@@ -385,6 +390,9 @@ mod tests {
         let elsewhere = MountPoint { api_port: 9443, ..at(2049) };
         let plugin = MountInfo::new(&elsewhere, Platform::ProxmoxPlugin).human();
         assert!(plugin.contains(" --vmhold-api 10.10.0.50:9443 --fingerprint"), "{plugin}");
+        let six = MountPoint { host: "fd00::1", ..elsewhere };
+        let plugin = MountInfo::new(&six, Platform::ProxmoxPlugin).human();
+        assert!(plugin.contains(" --vmhold-api [fd00::1]:9443 --fingerprint"), "{plugin}");
         assert!(
             info(2049, "esxi").ends_with("esxcli storage nfs add --host=10.10.0.50 --share=/prod --volume-name=prod\n")
         );

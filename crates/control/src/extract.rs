@@ -1,5 +1,6 @@
 //! Parts of a request, with our own words when they make no sense.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use axum::body::Body;
@@ -8,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use crate::codes;
@@ -130,9 +132,14 @@ pub(crate) fn parameter<T: FromStr>(uri: &Uri, name: &str) -> Result<Option<T>, 
     value.map(|value| value.parse().map_err(|_| wrong(value))).transpose()
 }
 
+/// The name in the header `Confirm`. Headers are ASCII, names need not be: it is written as in a path.
+pub(crate) fn confirmation(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    header(headers, "confirm").map(|name| percent_decode_str(name).decode_utf8_lossy())
+}
+
 /// Refuses a severe step unless the name of what it is about was given as confirmation.
 pub(crate) fn confirmed(headers: &HeaderMap, name: &str, effect: &str) -> Result<(), Problem> {
-    match header(headers, "confirm") {
+    match confirmation(headers) {
         Some(given) if given == name => Ok(()),
         Some(other) => {
             Err(Problem::new(&codes::CONFIRMATION_MISSING, format!("{other:?} was confirmed, not {name:?}")))

@@ -184,16 +184,17 @@ impl FaultList {
     #[must_use]
     pub fn human(&self, width: usize) -> String {
         if self.0.is_empty() {
-            return "no faults: nothing is done wrong on purpose, and nothing that was is left\n".to_owned();
+            return "no faults: nothing is done wrong on purpose, and nothing is left of what was since this start\n"
+                .to_owned();
         }
         let mut table = Table::new(&[
             left("DRIVE"),
             left("FAULT"),
             left("STATE"),
+            left("DAMAGE"),
             right("HIT"),
             right("REQUESTS"),
             left("ENDS (UTC)"),
-            left("DAMAGE"),
         ]);
         for fault in &self.0 {
             let damage = if fault.awaits_scrub { "no scrub since" } else { "-" };
@@ -201,10 +202,10 @@ impl FaultList {
                 fault.drive.clone(),
                 said(fault.kind, fault.percent, fault.delay_ms),
                 if fault.is_on { "on" } else { "over" }.to_owned(),
+                damage.to_owned(),
                 text::count(fault.hits),
                 text::count(fault.requests),
                 fault.ends_at.strftime("%H:%M:%S").to_string(),
-                damage.to_owned(),
             ]);
         }
         table.render(width)

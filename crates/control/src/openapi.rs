@@ -127,7 +127,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     });
     let confirm = route.confirms.then(|| {
         json!({"name": "Confirm", "in": "header", "schema": {"type": "string"},
-               "description": "Name of the object, as confirmation that it shall be destroyed."})
+               "description": "Name of the object, as confirmation that it shall be destroyed; percent-encoded as in a path."})
     });
     in_path.chain(in_query).chain(confirm).collect()
 }

@@ -758,6 +758,10 @@ flash0/1   ONLINE  600 MiB  1.00 GiB       0         0  drives/1   -
 flash0/12  ONLINE  600 MiB  1.00 GiB       0         0  drives/12  -
 "
         );
-        assert!(list.human(60).ends_with("2 columns hidden (-o wide)\n"), "{}", list.human(60));
+        assert!(
+            list.human(60).ends_with("2 columns hidden: a wider terminal or --json shows all\n"),
+            "{}",
+            list.human(60)
+        );
     }
 }

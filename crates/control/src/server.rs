@@ -36,7 +36,7 @@ use crate::datastore::{Datastore, DatastoreCreate, DatastoreDeleted, DatastoreLi
 use crate::envelope::{Document, Envelope, Origin};
 use crate::events::{EventBook, EventList};
 use crate::expansion::{ExpandOrder, PoolExpanded};
-use crate::extract::{Asked, Named, Sent, header as text_of};
+use crate::extract::{Asked, Named, Sent, confirmation, header as text_of};
 use crate::feed::{Feed, Snapshot, watch_for_ever};
 use crate::guard::{DryRun, Rule, guard};
 use crate::health::Health;
@@ -555,8 +555,8 @@ async fn delete_datastore(
     Extension(DryRun(dry_run)): Extension<DryRun>,
     headers: HeaderMap,
 ) -> Reply {
-    let confirm = text_of(&headers, "confirm");
-    if let Some(other) = confirm.filter(|given| *given != name) {
+    let confirm = confirmation(&headers);
+    if let Some(other) = confirm.as_ref().filter(|given| **given != name) {
         let problem = Problem::new(&codes::CONFIRMATION_MISSING, format!("{other:?} was confirmed, not {name:?}"));
         return Err(problem.into());
     }

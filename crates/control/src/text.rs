@@ -145,7 +145,7 @@ impl Table {
         let hidden = widths.len() - shown;
         if hidden > 0 {
             let plural = if hidden == 1 { "" } else { "s" };
-            out.push_str(&format!("{hidden} column{plural} hidden (-o wide)\n"));
+            out.push_str(&format!("{hidden} column{plural} hidden: a wider terminal or --json shows all\n"));
         }
         out
     }
@@ -210,6 +210,9 @@ mod tests {
         table.row(vec!["a".into(), "10".into(), "because".into()]);
         table.row(vec!["long".into(), "1".into(), "-".into()]);
         assert_eq!(table.render(80), "NAME  SIZE  WHY\na       10  because\nlong     1  -\n");
-        assert_eq!(table.render(12), "NAME  SIZE\na       10\nlong     1\n1 column hidden (-o wide)\n");
+        assert_eq!(
+            table.render(12),
+            "NAME  SIZE\na       10\nlong     1\n1 column hidden: a wider terminal or --json shows all\n"
+        );
     }
 }

@@ -179,6 +179,9 @@ fn a_fault_is_injected_only_when_the_pool_is_named_twice() {
     ] {
         assert_eq!(client.call::<InjectedFault>(&call(body, confirm, false)).unwrap_err().code(), code, "{body}");
     }
+    // Names need not be ASCII, as headers are.
+    let other = client.call::<InjectedFault>(&call(order, Some("Büro 2"), false)).unwrap_err();
+    assert!(other.what().contains("\"Büro 2\" was confirmed"), "{}", other.what());
     assert_eq!(server.paper.changes.load(Ordering::SeqCst), 0);
     let fault = client.call::<InjectedFault>(&call(order, Some("flash0"), false)).unwrap().into_result().unwrap();
     assert_eq!((fault.drive.as_str(), fault.kind), ("flash0/3", FaultKind::LostWrite));

@@ -14,7 +14,7 @@ const unreachable = (why) =>
 export async function call(method, path, { body, confirm, etag, dryRun } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (confirm) headers.Confirm = confirm;
+  if (confirm) headers.Confirm = segment(confirm);
   if (etag) headers["If-Match"] = etag;
   if (method === "POST" && !dryRun) headers["Idempotency-Key"] = crypto.randomUUID();
   const url = dryRun ? `${path}${path.includes("?") ? "&" : "?"}dry_run=true` : path;

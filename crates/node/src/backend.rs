@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::damage::{damage_of_units, damages};
+use crate::inject::left_nothing;
 use crate::metrics;
 use crate::shard::Shard;
 
@@ -299,7 +300,9 @@ impl Shard {
         let scrub = self.engine.scrub().await.map_err(|refusal| cannot(refusal.to_string()))?;
         self.engine.group().scrub_registers().await;
         let ns = |at: Timestamp| u64::try_from(at.as_nanosecond()).ok();
-        self.last_fsck_ns.set(ns(started_at).zip(ns(Timestamp::now())));
+        if left_nothing(&scrub) {
+            self.last_fsck_ns.set(ns(started_at).zip(ns(Timestamp::now())));
+        }
         let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
         let mut damage: Vec<Damage> = names

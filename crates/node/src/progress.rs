@@ -193,7 +193,8 @@ impl Shard {
             }
             Key::Scrub(number) => {
                 let history = self.engine.scrub_status().history;
-                end_of_scrub(history.iter().find(|pass| pass.number == *number))
+                let is_forgotten = history.first().is_some_and(|oldest| oldest.number > *number);
+                end_of_scrub(history.iter().find(|pass| pass.number == *number), is_forgotten)
             }
         }
     }
@@ -262,15 +263,15 @@ fn end_of_rebuild(drive: Option<(DriveState, Option<FailReason>)>, stripes_lost:
     }
 }
 
-/// What became of a pass that is not under way any more.
-fn end_of_scrub(pass: Option<&ScrubPass>) -> Ending {
+/// What became of a pass that is not under way any more. Only so many are remembered.
+fn end_of_scrub(pass: Option<&ScrubPass>, is_forgotten: bool) -> Ending {
     match pass {
         Some(pass) => {
             let (stripes, repaired, beyond) = (pass.found.stripes, pass.found.units_repaired, beyond_repair(pass));
             (JobState::Done, format!("{stripes} stripes, {repaired} units repaired, {beyond} beyond repair"))
         }
-        // Only so many passes are remembered; this one ended long before anybody looked.
-        None => (JobState::Cancelled, "how it ended is not remembered".to_owned()),
+        None if is_forgotten => (JobState::Cancelled, "how it ended is not remembered".to_owned()),
+        None => (JobState::Cancelled, "another pass was asked for, which begins anew".to_owned()),
     }
 }
 
@@ -375,9 +376,10 @@ mod tests {
         let mut pass = ScrubPass { number: 3, ..ScrubPass::default() };
         (pass.found.stripes, pass.found.units_repaired, pass.found.stripes_lost) = (40, 2, 1);
         assert_eq!(
-            end_of_scrub(Some(&pass)),
+            end_of_scrub(Some(&pass), false),
             (JobState::Done, "40 stripes, 2 units repaired, 1 beyond repair".to_owned())
         );
-        assert_eq!(end_of_scrub(None).0, JobState::Cancelled);
+        let (state, said) = end_of_scrub(None, false);
+        assert!(state == JobState::Cancelled && said.contains("begins anew") && end_of_scrub(None, true).1 != said);
     }
 }

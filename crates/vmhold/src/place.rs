@@ -118,13 +118,19 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Problem> {
     written.map_err(|error| unusable(path, &error))
 }
 
-/// The lock that makes a process the only one that serves a configuration. Held as long
-/// as the file is open; a process that dies gives it up. It is on a file beside the
-/// configuration, which itself is replaced when drives join.
+/// The lock that makes a process the only one that serves a configuration, by whatever name it
+/// is called. Held as long as the file is open; a process that dies gives it up. It is on a file
+/// beside the configuration, which itself is replaced when drives join.
 pub fn lock(config: &Path) -> Result<File, Problem> {
-    let beside = config.with_extension("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&beside);
-    let file = file.map_err(|error| unusable(&beside, &error))?;
+    let beside = std::fs::canonicalize(config).unwrap_or_else(|_| config.to_owned()).with_extension("lock");
+    // Locking needs no right to write: who made the file may have been another user.
+    let file = File::open(&beside).or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => File::options().create(true).truncate(false).write(true).open(&beside),
+        _ => Err(error),
+    });
+    let file = file.map_err(|error| {
+        unusable(&beside, &error).step(format!("as one who may write there: touch {}", beside.display()))
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
@@ -141,4 +147,25 @@ pub fn unusable(path: &Path, error: &std::io::Error) -> Problem {
         _ => &codes::PATH_UNUSABLE,
     };
     Problem::new(code, format!("{} cannot be used", path.display())).why(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_locked_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, link) = (folder.path().join("vmhold.toml"), folder.path().join("elsewhere.toml"));
+        std::fs::write(&config, "").unwrap();
+        std::os::unix::fs::symlink(&config, &link).unwrap();
+        let held = lock(&link).unwrap();
+        assert_eq!(lock(&config).unwrap_err().code(), &codes::DEMO_RUNNING);
+        drop(held);
+        let mut rights = std::fs::metadata(folder.path().join("vmhold.lock")).unwrap().permissions();
+        rights.set_readonly(true);
+        std::fs::set_permissions(folder.path().join("vmhold.lock"), rights).unwrap();
+        let _held = lock(&config).unwrap();
+        assert_eq!(lock(&link).unwrap_err().code(), &codes::DEMO_RUNNING, "a lock that nobody may write to");
+    }
 }

@@ -97,7 +97,7 @@ sub message {
 sub ask {
     my ($self, $method, $path, %of) = @_;
     my %headers = ();
-    $headers{Confirm}           = $of{confirm}                          if defined($of{confirm});
+    $headers{Confirm}           = segment($of{confirm})                 if defined($of{confirm});
     $headers{'Idempotency-Key'} = join('-', 'pve', $$, time(), ++$keys) if $method eq 'POST';
     my %options = (headers => \%headers);
     if (defined($of{body})) {

@@ -23,6 +23,7 @@ use base::Nanos;
 use base::port::{Drive, World};
 use control::inject::{FaultKind, FaultOrder, InjectedFault};
 use control::{Problem, codes};
+use engine::Scrub;
 use jiff::Timestamp;
 use raid::Slot;
 
@@ -219,6 +220,12 @@ fn after(now: Nanos, lasts: Duration) -> Nanos {
     Nanos(now.0.saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX)))
 }
 
+/// Whether a pass could read every unit, and what was wrong is right again. A drive that was out
+/// meanwhile may come back with what is wrong on it.
+pub(crate) fn left_nothing(found: &Scrub) -> bool {
+    found.units_absent == 0 && found.units_unrepaired == 0
+}
+
 fn is_in_use(drive: &raid::DriveStatus) -> bool {
     matches!(drive.state, raid::DriveState::Good | raid::DriveState::Rebuilding)
 }
@@ -255,10 +262,11 @@ impl Shard {
         Ok(injector.list())
     }
 
-    /// Which of the faults left nothing that the newest complete scrub has not seen.
+    /// Which of the faults left nothing that the newest complete scrub has not seen and repaired.
     fn note_scrubs(&self, injector: &Injector) {
         let passes = self.engine.scrub_status().history;
-        let began = passes.iter().map(|pass| pass.started.0).chain(self.last_fsck_ns.get().map(|(began, _)| began));
+        let passes = passes.iter().filter(|pass| left_nothing(&pass.found)).map(|pass| pass.started.0);
+        let began = passes.chain(self.last_fsck_ns.get().map(|(began, _)| began));
         began.max().and_then(crate::upkeep::at).into_iter().for_each(|began| injector.scrubbed(began));
     }
 

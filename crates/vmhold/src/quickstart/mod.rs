@@ -117,6 +117,11 @@ pub enum Profile {
 
 /// Runs a verb.
 pub fn run(command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    if global.dry_run {
+        return Err(Problem::new(&codes::NOT_SUPPORTED, "what quickstart does cannot be planned")
+            .why("it makes, breaks and removes nothing but a demo of its own")
+            .step("vmhold quickstart --help"));
+    }
     match &command.action {
         None => start(&command.start, global, say),
         Some(Action::Run(start)) => self::start(start, global, say),

@@ -158,7 +158,7 @@ sub client {
     my $token = eval { file_read_firstline(token_file($storeid)) };
     die "storage '$storeid' has no token: pvesm set $storeid --password\n" if !defined($token) || $token eq '';
     my $address = $scfg->{'vmhold-api'} // $scfg->{server};
-    $address = "[$address]"          if $address =~ m/^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*$/;
+    $address = "[$address]"          if $address =~ m/^[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*$/;
     $address = "$address:$API_PORT"  if $address !~ m/:\d+$/;
     return Vmhold::Client->new(address => $address, fingerprint => $scfg->{fingerprint}, token => $token);
 }
