@@ -57,6 +57,17 @@ pub struct EngineStatus {
     pub stopped: bool,
 }
 
+/// How whoever counts operations over more than this store names a record (`mirror`).
+pub struct Label {
+    /// The ordered stream, not 0.
+    pub stream: u32,
+    /// The operation; none for what is noted beside operations. Numbers of one file rise.
+    pub osn: Option<Osn>,
+    /// Called when the record has its place in the order of the journal: whoever must have another
+    /// one behind it may go on. Not called if the change is refused.
+    pub placed: Box<dyn FnOnce()>,
+}
+
 impl Engine {
     /// An engine that does nothing yet.
     pub(crate) fn assemble(
@@ -160,14 +171,13 @@ impl Engine {
     /// Appends a record and waits until it is stable and applied.
     async fn append(
         &self,
-        kind: Kind,
-        scope: Scope,
-        body: &[&[u8]],
-        payload: &Buf,
+        (kind, scope): (Kind, Scope),
+        (body, payload): (&[&[u8]], &Buf),
+        label: Option<Label>,
     ) -> Result<(Osn, FileHead, FileHead), StoreRefusal> {
         let inner = &self.inner;
-        let osn = inner.state.borrow_mut().next_osn();
-        let tag = Tag { kind, stream: 0, epoch: Epoch(0), osn, scope };
+        let (tag, placed) = self.tag(kind, scope, label);
+        let osn = tag.osn;
         // Whoever makes room in the journal may stop meanwhile.
         let halted = pin!(inner.halted.notified());
         inner.refuse_if_stopped()?;
@@ -178,8 +188,74 @@ impl Engine {
             journal::Refusal::Full => StoreRefusal::NoSpace,
             journal::Refusal::Latched => StoreRefusal::Stopped,
         })?;
+        if let Some(placed) = placed {
+            placed();
+        }
         let (before, after) = inner.applied(appended.sequence).await?;
         Ok((osn, before, after))
+    }
+
+    fn tag(&self, kind: Kind, scope: Scope, label: Option<Label>) -> (Tag, Option<Box<dyn FnOnce()>>) {
+        let mut state = self.inner.state.borrow_mut();
+        let Some(label) = label else {
+            return (Tag { kind, stream: 0, epoch: Epoch(0), osn: state.next_osn(), scope }, None);
+        };
+        state.last_osn = state.last_osn.max(label.osn.unwrap_or_default());
+        let osn = label.osn.unwrap_or(state.last_osn);
+        (Tag { kind, stream: label.stream, epoch: osn.epoch(), osn, scope }, Some(label.placed))
+    }
+
+    /// As [`Store::write_buf`], for a file of a stream.
+    pub async fn write_labelled(
+        &self,
+        file: FileId,
+        offset_bytes: u64,
+        data: &Buf,
+        (at, label): (WallNanos, Label),
+    ) -> Result<Wrote, StoreRefusal> {
+        self.write_all(file, offset_bytes, (&[], data), (at, Some(label))).await
+    }
+
+    /// As [`Store::commit`], for a stream. What an operation notes beside what it does is small and
+    /// may be what frees room: a full pool does not refuse it. [`Engine::check`] comes before.
+    pub async fn commit_labelled(&self, changes: Vec<Change>, label: Label) -> Result<Osn, StoreRefusal> {
+        self.commit_all(changes, Some(label)).await
+    }
+
+    /// Whether `changes` could be made now.
+    pub async fn check(&self, changes: &[Change]) -> Result<(), StoreRefusal> {
+        check_limits(changes)?;
+        self.inner.refuse_if_stopped()?;
+        self.inner.check_files(changes).await?;
+        let gives_back = changes
+            .iter()
+            .any(|change| matches!(change, Change::DropFile { .. } | Change::Delete { .. } | Change::SetSize { .. }));
+        if !gives_back && self.inner.promisable_bytes() == 0 {
+            return Err(StoreRefusal::NoSpace);
+        }
+        Ok(())
+    }
+
+    async fn commit_all(&self, changes: Vec<Change>, label: Option<Label>) -> Result<Osn, StoreRefusal> {
+        self.inner.refuse_if_stopped()?;
+        self.wait_for_cuts(&changes).await?;
+        let body = encode_changes(&changes);
+        let (body, data) = ([&body[..]], Buf::new());
+        let append = self.append((Kind::OPERATION, Scope::default()), (&body, &data), label);
+        let (osn, _, _) = self.inner.meter.wait(Part::Journal, append).await?;
+        Ok(osn)
+    }
+
+    /// Whether so much could be written to a file now.
+    pub async fn check_write(&self, file: FileId, offset_bytes: u64, len_bytes: usize) -> Result<(), StoreRefusal> {
+        check_write(offset_bytes, len_bytes)?;
+        self.inner.refuse_if_stopped()?;
+        if self.inner.head_of(file).await?.1 {
+            return Err(StoreRefusal::Frozen);
+        }
+        let blocks = (offset_bytes + len_bytes as u64).div_ceil(BLOCK_BYTES) - offset_bytes / BLOCK_BYTES;
+        drop(Promise::take(&self.inner, blocks).await?);
+        Ok(())
     }
 
     /// Lets the reclaimer go first where `changes` cut a file that was cut very often.
@@ -199,7 +275,7 @@ impl Engine {
         file: FileId,
         offset_bytes: u64,
         (parts, payload): (&[&[u8]], &Buf),
-        at: WallNanos,
+        (at, label): (WallNanos, Option<Label>),
     ) -> Result<Wrote, StoreRefusal> {
         let len = parts.iter().map(|part| part.len()).sum::<usize>() + payload.len();
         check_write(offset_bytes, len)?;
@@ -219,7 +295,7 @@ impl Engine {
         let time = at.0.to_le_bytes();
         let mut body: smallvec::SmallVec<[&[u8]; 8]> = smallvec::smallvec![&time[..]];
         body.extend_from_slice(parts);
-        let append = self.append(Kind::WRITE, scope, &body, payload);
+        let append = self.append((Kind::WRITE, scope), (&body, payload), label);
         let (osn, before, after) = inner.meter.wait(Part::Journal, append).await?;
         Ok(Wrote { before, after, osn })
     }
@@ -628,7 +704,7 @@ impl Store for Engine {
         parts: &[&[u8]],
         at: WallNanos,
     ) -> Result<Wrote, StoreRefusal> {
-        self.write_all(file, offset_bytes, (parts, &Buf::new()), at).await
+        self.write_all(file, offset_bytes, (parts, &Buf::new()), (at, None)).await
     }
 
     async fn write_buf(
@@ -638,25 +714,12 @@ impl Store for Engine {
         data: &Buf,
         at: WallNanos,
     ) -> Result<Wrote, StoreRefusal> {
-        self.write_all(file, offset_bytes, (&[], data), at).await
+        self.write_all(file, offset_bytes, (&[], data), (at, None)).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
-        check_limits(&changes)?;
-        self.inner.refuse_if_stopped()?;
-        self.inner.check_files(&changes).await?;
-        let gives_back = changes
-            .iter()
-            .any(|change| matches!(change, Change::DropFile { .. } | Change::Delete { .. } | Change::SetSize { .. }));
-        if !gives_back && self.inner.promisable_bytes() == 0 {
-            return Err(StoreRefusal::NoSpace);
-        }
-        self.wait_for_cuts(&changes).await?;
-        let body = encode_changes(&changes);
-        let (body, data) = ([&body[..]], Buf::new());
-        let append = self.append(Kind::OPERATION, Scope::default(), &body, &data);
-        let (osn, _, _) = self.inner.meter.wait(Part::Journal, append).await?;
-        Ok(osn)
+        self.check(&changes).await?;
+        self.commit_all(changes, None).await
     }
 
     async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {

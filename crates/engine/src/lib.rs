@@ -66,13 +66,14 @@ mod tree;
 mod usage;
 
 pub use audit::{Audit, Finding};
-pub use engine::{Engine, EngineStatus};
+pub use engine::{Engine, EngineStatus, Label};
 pub use expand::Expansion;
 pub use legs::TakeInRefused;
 pub use losses::LostRange;
 pub use open::{OpenFault, Opened};
 pub use options::{Counters, Event, Options};
 pub use rebuild::{RebuildStatus, RebuildingDrive};
+pub use record::{decode_changes, encode_changes};
 pub use salvage::{Salvage, SalvageReport, SalvagedFile};
 pub use scrub::{Scrub, ScrubPass, ScrubPolicy, ScrubStatus};
 pub use store::Store;

@@ -83,6 +83,19 @@ impl Engine {
     /// Makes an empty engine on a group that has none, with a journal on `legs`, and
     /// leaves it closed: [`Engine::open`] opens it.
     pub async fn format(group: &Group, legs: &[Rc<dyn Leg>], world: &World) -> Result<(), OpenFault> {
+        let mut content_key = [0; 32];
+        world.chance.fill(&mut content_key);
+        Self::format_as_twin(group, legs, world, content_key).await
+    }
+
+    /// As [`Engine::format`], with the key of another engine: content sums of both can be
+    /// compared (`design.md` 11.8).
+    pub async fn format_as_twin(
+        group: &Group,
+        legs: &[Rc<dyn Leg>],
+        world: &World,
+        content_key: [u8; 32],
+    ) -> Result<(), OpenFault> {
         if group.register_read(ROOT_REGISTER).await.version != 0 {
             return Err(OpenFault::NotEmpty);
         }
@@ -95,8 +108,6 @@ impl Engine {
             })
             .collect();
         let journal = Journal::format(legs, group.id(), &incarnations, Sequence(1)).await?;
-        let mut content_key = [0; 32];
-        world.chance.fill(&mut content_key);
         let root = Root {
             checkpoint: 0,
             opening: 0,
