@@ -109,6 +109,12 @@ impl Flights {
         self.entries.len()
     }
 
+    /// The entry of an operation.
+    #[must_use]
+    pub fn get(&self, osn: Osn) -> Option<Flight> {
+        self.entries.get(&osn).map(|(span, check)| Flight { osn, span: *span, check: *check })
+    }
+
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = Flight> + '_ {
         self.entries.iter().map(|(osn, (span, check))| Flight { osn: *osn, span: *span, check: *check })

@@ -35,7 +35,7 @@
 //! | [`wire`] | what the sites send each other; twin of `docs/formats/mirror.md` |
 //!
 //! What is not here: the copying of a resync (its last step is [`Action::Level`]), the planned
-//! hand-over, and everything that carries it out. No store is wired to it yet.
+//! hand-over, and everything that carries it out: that is `replica`.
 //!
 //! Must not know: sockets, files, clocks, blocks, names.
 

@@ -129,7 +129,7 @@ impl Mirror {
     fn may_level(&self) -> bool {
         let steady = |link: &crate::link::Link| self.now.since(link.up_at) >= self.config.steady;
         let behind = self.phase() == Some(&Phase::Behind) && self.link.as_ref().is_some_and(steady);
-        behind && self.acknowledges_alone() && !self.kept.paused
+        self.config.levels && behind && self.acknowledges_alone() && !self.kept.paused
     }
 
     fn give_up_level(&mut self) {

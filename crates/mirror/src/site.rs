@@ -302,11 +302,15 @@ impl Mirror {
     }
 
     pub(crate) fn mode(&self) -> Mode {
+        self.mode_by(self.stance())
+    }
+
+    fn mode_by(&self, stance: Stance) -> Mode {
         if !self.is_primary() {
             return Mode::Hold;
         }
         let is_level = self.level == Level::No;
-        match self.stance() {
+        match stance {
             Stance::Serves { alone: true } if !self.is_aligned() => Mode::Hold,
             Stance::Serves { alone: true } if is_level => Mode::Alone,
             Stance::Serves { alone: false } if self.is_together() && is_level => Mode::Both,
@@ -441,6 +445,23 @@ impl Mirror {
     #[must_use]
     pub fn serves(&self, now: Nanos) -> bool {
         self.is_primary() && self.remembers() && matches!(self.seat.stance(now), Stance::Serves { .. })
+    }
+
+    /// Whether this site may tell a client at `now` what it holds; none where that has to be waited
+    /// for. For what needs no lock of its own: changes are never taken back.
+    #[must_use]
+    pub fn tells(&self, now: Nanos) -> Option<bool> {
+        if !self.is_primary() {
+            return Some(false);
+        }
+        let stance = if self.remembers() { self.seat.stance(now) } else { Stance::Unknown };
+        (self.mode_by(stance) != Mode::Hold).then_some(true)
+    }
+
+    /// The number of the link, until it is known to be gone.
+    #[must_use]
+    pub fn link(&self) -> Option<u64> {
+        self.link.as_ref().map(|link| link.number)
     }
 
     /// What would be found after a crash if all that was appended became stable.

@@ -37,6 +37,9 @@ pub struct Config {
     pub answer_within: Duration,
     /// How often a site looks around. All of the above is exact to one beat.
     pub beat: Duration,
+    /// Whether somebody carries out [`Action::Level`]. Where nobody does, both are never made equal
+    /// again, and nothing is held for it.
+    pub levels: bool,
     /// How much may be in flight.
     pub flights_max: FlightsMax,
     /// Operations of clients that are taken in, waiting ones included.
@@ -60,6 +63,7 @@ impl Config {
             term_min: Duration::from_secs(10),
             answer_within: Duration::from_secs(1),
             beat: Duration::from_millis(100),
+            levels: true,
             flights_max: FlightsMax::default(),
             operations_max: 4096,
             mark_step: 1 << 20,

@@ -6,9 +6,9 @@
 use std::cell::{Cell, RefCell};
 
 use base::{Buf, FileId, WallNanos};
+use engine::Store;
 use engine::memory::MemoryStore;
 use engine::store::{Change, Piece, ReadOut, StoreRefusal, Table};
-use engine::{Engine, Store};
 use futures_util::FutureExt;
 use world_sim::Rng;
 
@@ -103,7 +103,7 @@ impl Client {
     }
 
     /// Does `count` operations, or fewer if the store stops.
-    pub async fn work(&self, engine: &Engine, count: u64) {
+    pub async fn work(&self, engine: &impl Store, count: u64) {
         for _ in 0..count {
             if self.rng.borrow_mut().percent(25) {
                 if !self.read_some(engine).await {
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    fn draw(&self, engine: &Engine) -> Op {
+    fn draw(&self, engine: &impl Store) -> Op {
         let mut rng = self.rng.borrow_mut();
         self.clock.set(self.clock.get() + 1);
         let at = WallNanos(self.clock.get());
@@ -157,7 +157,7 @@ impl Client {
 
     /// Something with snapshots: one is taken of a file or of all, goes, is cloned, or a file
     /// is rolled back to it.
-    fn draw_snapshot(&self, engine: &Engine, rng: &mut Rng, file: FileId, at: WallNanos) -> Vec<Change> {
+    fn draw_snapshot(&self, engine: &impl Store, rng: &mut Rng, file: FileId, at: WallNanos) -> Vec<Change> {
         let (files, snapshots) = (self.files.borrow(), self.snapshots.borrow());
         let taken = |file| Change::Snapshot { file, snapshot: engine.next_file_id() };
         if snapshots.is_empty() || (snapshots.len() < SNAPSHOTS && rng.percent(40)) {
@@ -219,7 +219,7 @@ impl Client {
     }
 
     /// Files and snapshots that are there, and those that the operation under way may make.
-    fn all(&self) -> Vec<FileId> {
+    pub fn all(&self) -> Vec<FileId> {
         let mut all = [&self.files.borrow()[..], &self.snapshots.borrow()].concat();
         if let Some(Op::Commit(changes)) = &*self.pending.borrow() {
             all.extend(changes.iter().filter_map(|change| match change {
@@ -231,7 +231,7 @@ impl Client {
     }
 
     /// Reads a range and compares; false: the store has stopped.
-    async fn read_some(&self, engine: &Engine) -> bool {
+    async fn read_some(&self, engine: &impl Store) -> bool {
         let (file, offset, len) = {
             let mut rng = self.rng.borrow_mut();
             let files = self.all();
@@ -255,7 +255,7 @@ impl Client {
 
     /// After a crash: decides whether the operation without an answer happened, and
     /// checks everything else.
-    pub async fn judge(&self, engine: &Engine) {
+    pub async fn judge(&self, engine: &impl Store) {
         let without = self.difference(engine).await;
         let pending = self.pending.borrow_mut().take();
         match (without, pending) {
@@ -273,7 +273,7 @@ impl Client {
     }
 
     /// What is not as in the model, if anything.
-    async fn difference(&self, engine: &Engine) -> Option<String> {
+    async fn difference(&self, engine: &impl Store) -> Option<String> {
         for file in self.all() {
             let ours = engine.head(file).await.unwrap_or_else(|refusal| panic!("{refusal}: head of file {file}"));
             let known = |found: Option<engine::store::FileHead>| {
@@ -300,7 +300,7 @@ impl Client {
     }
 
     /// Everything is settled: used space must be exact, too.
-    pub async fn judge_settled(&self, engine: &Engine) {
+    pub async fn judge_settled(&self, engine: &impl Store) {
         self.judge(engine).await;
         for file in self.all() {
             let used = |head: Option<engine::store::FileHead>| head.map(|head| head.used_bytes);

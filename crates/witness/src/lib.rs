@@ -49,5 +49,5 @@ pub mod wire;
 pub use desk::{View, Witness};
 pub use judge::{Ask, AskKind, Grounds, Lease, Refusal, Verdict};
 pub use ledger::{Ledger, LedgerFault, MemoryLedger};
-pub use record::{Malformed, Standing, Transition, TransitionKind};
+pub use record::{Malformed, RECORD_BYTES, Standing, Transition, TransitionKind};
 pub use seat::{Asked, Memory, NotNow, Seat, Stance};

@@ -64,6 +64,7 @@ const WALLS: &[Wall] = &[
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
     pure("witness", &["base"], &["zerocopy", "thiserror"]),
     pure("mirror", &["base", "witness"], &["zerocopy", "thiserror"]),
+    pure("replica", &["base", "engine", "mirror", "witness"], &["zerocopy", "thiserror", "tokio"]),
     open("world-real", &["base"], &["world-sim"]),
     open("witness-serve", &["base", "witness", "world-real", "control"], &["world-sim"]),
     open("control", &["base"], &[]),
@@ -78,7 +79,8 @@ const WALLS: &[Wall] = &[
     open(
         "swarm",
         &["base", "parity", "journal", "raid", "engine", "datastore", "nfs", "world-sim", "node", "control", "load"],
-        &[],
+        // two stores of one pair
+        &["mirror", "replica", "witness"],
     ),
     open("xtask", &["load"], &[]),
 ];

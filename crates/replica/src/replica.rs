@@ -1,0 +1,349 @@
+//! One site of a pair at work: what happens goes to the mirror, what it wants is done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use base::port::World;
+use base::{Buf, Osn};
+use engine::store::{Change as Put, FileHead, Piece, ReadOut, StoreRefusal};
+use engine::{Engine, Store, decode_changes, encode_changes};
+use mirror::wire::Frame;
+use mirror::{Action, Answer, Change, Config, Form, Input, Mirror, OpId, Reader, Record, Request, Span};
+use tokio::sync::{Notify, oneshot};
+use witness::{Ask, Standing};
+
+use crate::appender::{Pending, append_all};
+use crate::shelf::{Shelf, ShelfFault};
+
+/// Everything that a site reaches beyond itself. What comes from there is told by
+/// [`Replica::tell`].
+pub trait Outside {
+    /// Sends a frame, in order and whole, or the link ends.
+    fn send(&self, link: u64, frame: Frame);
+    /// Ends a link and makes a new one.
+    fn hang(&self, link: u64);
+    /// Asks the witness; there may be no answer.
+    fn ask(&self, number: u64, ask: Ask);
+    /// The record has changed.
+    fn notice(&self, standing: Standing);
+}
+
+/// Why a site of a pair is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOpened {
+    /// Its rows.
+    #[error(transparent)]
+    Shelf(#[from] ShelfFault),
+}
+
+/// A client's operation that has no answer yet.
+pub(crate) struct Waiting {
+    pub changes: Option<Vec<Put>>,
+    pub read: Option<Result<ReadOut, StoreRefusal>>,
+    pub refusal: Option<StoreRefusal>,
+    pub tell: oneshot::Sender<Told>,
+}
+
+/// What came of it.
+pub(crate) struct Told {
+    pub answer: Answer,
+    pub heads: Option<(FileHead, FileHead)>,
+    pub read: Option<Result<ReadOut, StoreRefusal>>,
+    pub refusal: Option<StoreRefusal>,
+}
+
+pub(crate) struct Inner {
+    pub engine: Engine,
+    pub world: World,
+    pub stream: u32,
+    pub shelf: RefCell<Shelf>,
+    pub queue: RefCell<VecDeque<(u64, Record)>>,
+    pub queued: Notify,
+    pub pending: RefCell<Pending>,
+    /// Ticket of the last record.
+    appended: Cell<u64>,
+    /// All through here are stable and applied.
+    pub through: Cell<u64>,
+    /// That has risen.
+    pub settled: Notify,
+    /// Heads that clients' writes found and left.
+    pub heads: RefCell<BTreeMap<Osn, (FileHead, FileHead)>>,
+    pub changed: Notify,
+    outside: Rc<dyn Outside>,
+    mirror: RefCell<Mirror>,
+    inbox: RefCell<VecDeque<Input>>,
+    is_busy: Cell<bool>,
+    ops: RefCell<BTreeMap<OpId, Waiting>>,
+    last_op: Cell<u64>,
+    stopped: Cell<bool>,
+}
+
+/// A store at two sites. Clones are the same.
+#[derive(Clone)]
+pub struct Replica {
+    pub(crate) inner: Rc<Inner>,
+}
+
+impl Replica {
+    /// Makes a blank store a site of the pair that `standing` says. The other one is blank, too,
+    /// so both hold the same and the record may say that they are in sync.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn found(engine: &Engine, standing: Standing) -> Result<(), StoreRefusal> {
+        engine.commit(Shelf::founded(standing)).await.map(drop)
+    }
+
+    /// Opens the site on an engine; `stream` is its number in the journal, not 0. It does nothing
+    /// for clients before it has met the other site or the witness.
+    ///
+    /// # Errors
+    /// [`NotOpened`]; a site that forgot what may differ must not go on.
+    pub async fn open(
+        engine: Engine,
+        world: World,
+        (config, stream): (Config, u32),
+        outside: Rc<dyn Outside>,
+    ) -> Result<Replica, NotOpened> {
+        let shelf = Shelf::load(&engine).await?;
+        // Nobody here makes both equal again.
+        let config = Config { levels: false, ..config };
+        let mirror = Mirror::new(config, shelf.kept().clone(), world.clock.now());
+        let inner = Rc::new(Inner {
+            engine,
+            world,
+            stream,
+            shelf: RefCell::new(shelf),
+            queue: RefCell::default(),
+            queued: Notify::new(),
+            pending: RefCell::default(),
+            appended: Cell::new(0),
+            through: Cell::new(0),
+            settled: Notify::new(),
+            heads: RefCell::default(),
+            changed: Notify::new(),
+            outside,
+            mirror: RefCell::new(mirror),
+            inbox: RefCell::default(),
+            is_busy: Cell::new(false),
+            ops: RefCell::default(),
+            last_op: Cell::new(0),
+            stopped: Cell::new(false),
+        });
+        inner.world.spawn.spawn("replica", Box::pin(append_all(inner.clone())));
+        inner.tell(Input::Tick);
+        Ok(Replica { inner })
+    }
+
+    /// Something happened outside: a link, a frame, the witness's answer, a command.
+    pub fn tell(&self, input: Input) {
+        self.inner.tell(input);
+    }
+
+    /// The site's state, for status and tests.
+    pub fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
+        look(&self.inner.mirror.borrow())
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Nothing is acknowledged any more until it is opened again.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.inner.stopped.get()
+    }
+}
+
+impl Inner {
+    pub fn tell(self: &Rc<Self>, input: Input) {
+        if self.stopped.get() {
+            return;
+        }
+        self.inbox.borrow_mut().push_back(input);
+        if self.is_busy.replace(true) {
+            return;
+        }
+        while let Some(input) = self.next_input() {
+            let actions = self.mirror.borrow_mut().handle(self.world.clock.now(), input);
+            actions.into_iter().for_each(|action| self.act(action));
+        }
+        self.is_busy.set(false);
+        self.changed.notify_waiters();
+    }
+
+    fn next_input(&self) -> Option<Input> {
+        self.inbox.borrow_mut().pop_front()
+    }
+
+    /// What was appended could not be: this site holds less than the mirror believes.
+    pub fn stop(&self) {
+        if self.stopped.replace(true) {
+            return;
+        }
+        self.ops.borrow_mut().clear();
+        let link = self.mirror.borrow().link();
+        if let Some(link) = link {
+            self.outside.hang(link);
+        }
+        self.changed.notify_waiters();
+        self.settled.notify_waiters();
+    }
+
+    fn act(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Append(ticket, record) => {
+                self.appended.set(ticket);
+                self.queue.borrow_mut().push_back((ticket, record));
+                self.queued.notify_one();
+            }
+            Action::Send(link, frame) => self.outside.send(link, frame),
+            Action::Hang(link) => self.outside.hang(link),
+            Action::Ask(number, ask) => self.outside.ask(number, ask),
+            Action::Notice(standing) => self.outside.notice(standing),
+            Action::Read { reader, span, at: None } => self.spawn(async move |site| site.read(reader, span).await),
+            Action::Resolve(op) => self.spawn(async move |site| site.resolve(op).await),
+            Action::Check(osn, change) => self.spawn(async move |site| {
+                let yes = site.can_make(&change).await;
+                site.tell(Input::Checked(osn, yes));
+            }),
+            Action::Answer(op, answer) => self.answer(op, answer),
+            Action::WakeAt(at) => self.spawn(async move |site| {
+                site.world.clock.sleep_until(at).await;
+                site.tell(Input::Tick);
+            }),
+            // Resync, which is not here: a recovery of a site that is alone does not end, and both
+            // are not made equal.
+            Action::Read { at: Some(_), .. } | Action::Level(_) | Action::EndLevel(_) => {}
+            Action::NotAsked(_) => {}
+        }
+    }
+
+    fn spawn(self: &Rc<Self>, work: impl AsyncFnOnce(Rc<Inner>) + 'static) {
+        let site = self.clone();
+        self.world.spawn.spawn("site", Box::pin(async move { work(site).await }));
+    }
+
+    async fn read(self: &Rc<Self>, reader: Reader, span: Span) {
+        let read = self.engine.read(span.file, span.offset_bytes, span.length_bytes as usize).await;
+        let Reader::Client(op) = reader else {
+            let (bytes, form) = match read {
+                Ok(out) => (flat(&out), form_of(&out.head)),
+                // Its removal is known to both, or is told apart.
+                Err(StoreRefusal::NoSuchFile) => (Buf::new(), Form::default()),
+                Err(_) => return self.stop(),
+            };
+            return self.tell(Input::Fetched(reader, bytes, form));
+        };
+        if let Some(waiting) = self.ops.borrow_mut().get_mut(&op) {
+            waiting.read = Some(read);
+        }
+        self.tell(Input::Fetched(reader, Buf::new(), Form::default()));
+    }
+
+    async fn resolve(self: &Rc<Self>, op: OpId) {
+        let changes = self.ops.borrow_mut().get_mut(&op).and_then(|waiting| waiting.changes.take());
+        let worked_out = match changes {
+            None => Err(StoreRefusal::Stopped),
+            Some(changes) => self.engine.check(&changes).await.map(|()| changes),
+        };
+        let resolved = match worked_out {
+            Ok(changes) => Ok(Change { request: Buf::new(), body: encode_changes(&changes).into(), reply: Buf::new() }),
+            Err(refusal) => {
+                if let Some(waiting) = self.ops.borrow_mut().get_mut(&op) {
+                    waiting.refusal = Some(refusal);
+                }
+                Err(Buf::new())
+            }
+        };
+        self.tell(Input::Resolved(op, resolved));
+    }
+
+    async fn can_make(&self, change: &Change) -> bool {
+        let Ok(changes) = decode_changes(&change.body) else { return false };
+        // What was committed before may still be on its way into the store.
+        self.caught_up(self.appended.get()).await;
+        self.engine.check(&changes).await.is_ok()
+    }
+
+    fn answer(&self, op: OpId, answer: Answer) {
+        let Some(waiting) = self.ops.borrow_mut().remove(&op) else { return };
+        let heads = match &answer {
+            Answer::Written(osn) => self.heads.borrow_mut().remove(osn),
+            _ => None,
+        };
+        if self.ops.borrow().is_empty() {
+            self.heads.borrow_mut().clear();
+        }
+        // Whoever asked may have gone away.
+        let _ = waiting.tell.send(Told { answer, heads, read: waiting.read, refusal: waiting.refusal });
+    }
+
+    /// Puts a client's operation to the mirror and waits for what comes of it.
+    pub async fn run(self: &Rc<Self>, request: Request, changes: Option<Vec<Put>>) -> Result<Told, StoreRefusal> {
+        if self.stopped.get() {
+            return Err(StoreRefusal::Stopped);
+        }
+        self.last_op.set(self.last_op.get() + 1);
+        let op = OpId(self.last_op.get());
+        let (tell, told) = oneshot::channel();
+        self.ops.borrow_mut().insert(op, Waiting { changes, read: None, refusal: None, tell });
+        self.tell(Input::Client(op, request));
+        told.await.map_err(|_| StoreRefusal::Stopped)
+    }
+
+    /// Whether anybody here waits for an answer.
+    pub fn has_clients(&self) -> bool {
+        !self.ops.borrow().is_empty()
+    }
+
+    /// Waits until all records through this ticket are applied.
+    pub async fn caught_up(&self, through: u64) {
+        loop {
+            let settled = self.settled.notified();
+            if self.through.get() >= through || self.stopped.get() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Waits until this site may tell clients what it holds.
+    pub async fn admitted(&self) -> Result<(), StoreRefusal> {
+        loop {
+            let changed = self.changed.notified();
+            if self.stopped.get() {
+                return Err(StoreRefusal::Stopped);
+            }
+            match self.mirror.borrow().tells(self.world.clock.now()) {
+                Some(true) => return Ok(()),
+                Some(false) => return Err(StoreRefusal::Stopped),
+                None => {}
+            }
+            changed.await;
+        }
+    }
+}
+
+/// A read in one piece.
+fn flat(read: &ReadOut) -> Buf {
+    if let [Piece::Data(only)] = read.pieces.as_slice() {
+        return only.clone();
+    }
+    let mut bytes = Vec::new();
+    for piece in &read.pieces {
+        match piece {
+            Piece::Data(data) => bytes.extend_from_slice(data),
+            Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
+        }
+    }
+    bytes.into()
+}
+
+fn form_of(head: &FileHead) -> Form {
+    Form { size_bytes: head.size_bytes, modified: head.modified, changed: head.changed }
+}

@@ -1,0 +1,443 @@
+//! A pair of stores in one simulated world.
+#![allow(dead_code, reason = "a test uses a part of it")]
+
+mod net;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use base::{Epoch, FileId, Osn, PairId, SiteId, WallNanos};
+use engine::store::{FileHead, Table};
+use engine::{Engine, Options, Store};
+use futures_util::future::{Either, join_all, select};
+use mirror::{Config, FlightsMax, Mirror};
+use net::Net;
+use raid::{Group, GroupOptions};
+use replica::Replica;
+use swarm::client::{Client, bytes_of};
+use swarm::pool::Pool;
+use swarm::shape::Shape;
+use witness::{Standing, Transition, TransitionKind};
+use world_sim::node::sleep_for;
+use world_sim::{Rng, SimNode, SimWorld};
+
+pub const PAIR: PairId = PairId([7; 16]);
+pub const SITES: [SiteId; 2] = [SiteId([1; 16]), SiteId([2; 16])];
+const CLIENTS: u8 = 3;
+const STREAM: u32 = 1;
+/// Simulated time that a scenario may take.
+const LIMIT: Duration = Duration::from_secs(900);
+
+pub fn founded() -> Standing {
+    Standing {
+        pair: PAIR,
+        version: 1,
+        epoch: Epoch(1),
+        primary: SITES[0],
+        secondary: Some(SITES[1]),
+        in_sync: true,
+        in_sync_through: Osn(0),
+        lease_ms: 1000,
+        last: Transition { kind: TransitionKind::InSync, by: SITES[0], at: WallNanos(0) },
+    }
+}
+
+fn config(site: usize, patience: Duration) -> Config {
+    Config {
+        out_of_sync_delay: patience,
+        takeover_delay: patience,
+        silence: Duration::from_millis(800),
+        term_min: Duration::from_secs(1),
+        answer_within: Duration::from_millis(500),
+        beat: Duration::from_millis(50),
+        flights_max: FlightsMax { count: 64, bytes: 4 << 20 },
+        operations_max: 64,
+        mark_step: 64,
+        ..Config::new(SITES[site], SITES[1 - site], PAIR)
+    }
+}
+
+/// What must have been seen over all seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    pub acknowledged: u64,
+    pub crashes_of_primary: u64,
+    pub crashes_of_secondary: u64,
+    pub crashes_of_both: u64,
+    pub links: u64,
+    pub left_alone: u64,
+    pub compared: u64,
+    pub taken_over: u64,
+}
+
+impl Seen {
+    pub fn add(&mut self, other: &Seen) {
+        self.acknowledged += other.acknowledged;
+        self.crashes_of_primary += other.crashes_of_primary;
+        self.crashes_of_secondary += other.crashes_of_secondary;
+        self.crashes_of_both += other.crashes_of_both;
+        self.links += other.links;
+        self.left_alone += other.left_alone;
+        self.compared += other.compared;
+        self.taken_over += other.taken_over;
+    }
+}
+
+/// One site's media and its present life.
+struct Place {
+    pool: Pool,
+    node: RefCell<SimNode>,
+}
+
+/// See the module's head.
+pub struct Pair {
+    pub world: SimWorld,
+    net: Rc<Net>,
+    places: Rc<[Place; 2]>,
+    patience: Duration,
+}
+
+fn shape() -> Shape {
+    let options = Options {
+        cache_bytes: 1 << 19,
+        cached_pages: 64,
+        destage_blocks: 32,
+        checkpoint_every: Duration::from_millis(300),
+        tick: Duration::from_millis(20),
+        ..Options::default()
+    };
+    Shape {
+        drives: 5,
+        drive_bytes: 12 << 20,
+        unit_bytes: 36 << 10,
+        data_width_max: 3,
+        extent_bytes: 0,
+        legs: 1,
+        leg_bytes: 3 << 20,
+        options,
+    }
+}
+
+impl Pair {
+    /// A pair that would rather wait than go on alone.
+    pub fn new(seed: u64) -> Pair {
+        Pair::of(seed, Duration::from_secs(600))
+    }
+
+    fn of(seed: u64, patience: Duration) -> Pair {
+        let world = SimWorld::new(seed);
+        let place = |world: &SimWorld| Place { pool: Pool::new(world, shape()), node: RefCell::new(world.node()) };
+        let places = Rc::new([place(&world), place(&world)]);
+        let pair = Pair { net: Net::new(&world), world, places, patience };
+        pair.until(async || {
+            for site in 0..2 {
+                pair.format(site).await;
+                let (engine, _) = pair.open_engine(site).await;
+                Replica::found(&engine, founded()).await.unwrap();
+                pair.power_cut(site);
+                pair.reopen(site).await;
+            }
+        });
+        pair
+    }
+
+    async fn format(&self, site: usize) {
+        let place = &self.places[site];
+        let node = place.node.borrow().clone();
+        let options = GroupOptions {
+            unit_bytes: place.pool.shape.unit_bytes,
+            data_width_max: place.pool.shape.data_width_max,
+            ..GroupOptions::default()
+        };
+        let drives = place.pool.drives.iter().map(|media| node.drive(media)).collect();
+        let group = Group::create(drives, options, node.world()).await.unwrap();
+        let legs: Vec<_> = place.pool.legs.iter().map(|media| node.leg(media)).collect();
+        Engine::format_as_twin(&group, &legs, &node.world(), [5; 32]).await.unwrap();
+    }
+
+    async fn open_engine(&self, site: usize) -> (Engine, SimNode) {
+        let node = self.world.node();
+        *self.places[site].node.borrow_mut() = node.clone();
+        let (engine, _) = self.places[site].pool.open(&node).await.unwrap();
+        (engine, node)
+    }
+
+    /// A new life of a site.
+    pub async fn reopen(&self, site: usize) {
+        let (engine, node) = self.open_engine(site).await;
+        let outside = Rc::new(self.net.end(site));
+        let config = (config(site, self.patience), STREAM);
+        let replica = Replica::open(engine, node.world(), config, outside).await.unwrap();
+        self.net.is_up(site, replica);
+    }
+
+    /// Runs a part of a scenario to its end.
+    pub fn until<T>(&self, part: impl AsyncFnOnce() -> T) -> T {
+        self.world.limit_time(LIMIT.as_nanos() as u64);
+        self.world.run_until(part()).done()
+    }
+
+    pub async fn sleep(&self, time: Duration) {
+        sleep_for(&*self.net.clock(), time).await;
+    }
+
+    /// Goes on beside everything else.
+    pub fn beside(&self, task: impl Future<Output = ()> + 'static) {
+        self.net.spawn(Box::pin(task));
+    }
+
+    pub fn replica(&self, site: usize) -> Option<Replica> {
+        self.net.replica(site)
+    }
+
+    pub fn engine(&self, site: usize) -> Engine {
+        self.replica(site).unwrap().engine().clone()
+    }
+
+    pub fn with<T>(&self, site: usize, look: impl FnOnce(&Mirror) -> T) -> T {
+        self.replica(site).unwrap().with_mirror(look)
+    }
+
+    pub async fn head(&self, site: usize, file: FileId) -> FileHead {
+        self.engine(site).head(file).await.unwrap().unwrap()
+    }
+
+    fn serving(&self) -> Option<usize> {
+        (0..2).find(|site| {
+            let now = self.places[*site].node.borrow().world().clock.now();
+            self.replica(*site).is_some_and(|replica| replica.with_mirror(|mirror| mirror.serves(now)))
+        })
+    }
+
+    /// The site that serves, as soon as one does.
+    pub async fn primary(&self) -> Replica {
+        loop {
+            if let Some(site) = self.serving() {
+                return self.replica(site).unwrap();
+            }
+            self.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        (0..2).all(|site| self.replica(site).is_some_and(|one| one.with_mirror(Mirror::is_whole)))
+    }
+
+    /// Until both are linked and settled.
+    pub async fn meet(&self) {
+        while !self.is_whole() {
+            self.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until nothing is in flight.
+    pub async fn idle(&self) {
+        let open = |mirror: &Mirror| mirror.kept().flights.count() + mirror.kept().prepared.len();
+        while !self.is_whole() || (0..2).any(|site| self.with(site, open) > 0) {
+            self.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn cut(&self, lasts: Duration) {
+        self.net.cut(lasts);
+    }
+
+    pub fn power_cut(&self, site: usize) {
+        self.net.is_down(site);
+        let node = self.places[site].node.borrow().clone();
+        self.places[site].pool.cut_power(&node);
+    }
+
+    /// Does `work` on the primary; both lose power after so many steps, unless it is done before.
+    /// Whether it was done.
+    pub fn crash_both_within(&self, steps: u64, work: impl AsyncFnOnce(Replica)) -> bool {
+        let store = self.replica(0).unwrap();
+        self.world.crash_after(steps);
+        let end = self.world.run_until(work(store));
+        self.world.crash_never();
+        self.power_cut(0);
+        self.power_cut(1);
+        matches!(end, world_sim::RunEnd::Done(()))
+    }
+
+    /// Both sites have the same of `files`, and the same rows.
+    pub async fn assert_equal(&self, files: &[FileId]) {
+        let engines = [self.engine(0), self.engine(1)];
+        for engine in &engines {
+            engine.settle().await.unwrap();
+        }
+        for file in files {
+            let mut heads = Vec::new();
+            let mut bytes = Vec::new();
+            for engine in &engines {
+                let head = engine.head(*file).await.unwrap();
+                heads.push(head);
+                if head.is_some() {
+                    bytes.push(bytes_of(&engine.read(*file, 0, 1 << 20).await.unwrap()));
+                }
+            }
+            assert_eq!(heads[0], heads[1], "file {file}");
+            assert!(bytes.windows(2).all(|pair| pair[0] == pair[1]), "bytes of file {file}");
+        }
+        for table in (1..=CLIENTS).chain([9]) {
+            let mut rows = Vec::new();
+            for engine in &engines {
+                rows.push(engine.scan(Table(table), &[], 9999).await.unwrap());
+            }
+            assert_eq!(rows[0], rows[1], "table {table}");
+        }
+    }
+}
+
+// -- one seed
+
+/// What happens to a pair.
+#[derive(Clone, Copy, Debug)]
+enum Strike {
+    Primary,
+    Secondary,
+    Both,
+    Cut,
+    Snap,
+}
+
+struct Run {
+    pair: Pair,
+    clients: Vec<Client>,
+    rng: RefCell<Rng>,
+    seen: Cell<Seen>,
+}
+
+impl Pair {
+    /// A seed from its first life to its last judgement.
+    pub fn run(seed: u64) -> Seen {
+        let mut rng = Rng::new(seed).fork("pair");
+        let patience = if rng.percent(75) { Duration::from_secs(600) } else { Duration::from_secs(2) };
+        let pair = Pair::of(seed, patience);
+        let clients = (1..=CLIENTS).map(|number| Client::new(number, rng.fork("client"))).collect();
+        let run = Run { pair, clients, rng: RefCell::new(rng), seen: Cell::default() };
+        run.pair.until(async || {
+            for _ in 0..4 {
+                run.life().await;
+                if !run.pair.net.standing().in_sync {
+                    break;
+                }
+            }
+            run.end().await;
+        });
+        let mut seen = run.seen.get();
+        seen.acknowledged = run.clients.iter().map(|client| client.acknowledged.get()).sum();
+        seen.links = run.pair.net.links();
+        seen
+    }
+}
+
+impl Run {
+    fn note(&self, what: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen.get();
+        what(&mut seen);
+        self.seen.set(seen);
+    }
+
+    fn between(&self, low: u64, high: u64) -> Duration {
+        Duration::from_millis(self.rng.borrow_mut().between(low, high))
+    }
+
+    fn strike(&self) -> Strike {
+        match self.rng.borrow_mut().below(8) {
+            0 | 1 => Strike::Primary,
+            2 | 3 => Strike::Secondary,
+            4 => Strike::Both,
+            5 => Strike::Cut,
+            _ => Strike::Snap,
+        }
+    }
+
+    /// Clients at work on one life of the primary.
+    async fn life(&self) {
+        let store = self.pair.primary().await;
+        for client in &self.clients {
+            client.judge(&store).await;
+        }
+        let mut work = pin!(join_all(self.clients.iter().map(|client| client.work(&store, 30))));
+        for _ in 0..3 {
+            let soon = pin!(self.pair.sleep(self.between(1, 400)));
+            if let Either::Left(_) = select(&mut work, soon).await {
+                return;
+            }
+            if self.strikes(self.strike()).await {
+                return;
+            }
+        }
+        work.await;
+    }
+
+    /// Whether the primary's life has ended.
+    async fn strikes(&self, strike: Strike) -> bool {
+        let pair = &self.pair;
+        let Some(primary) = pair.serving() else { return false };
+        let down = self.between(1, 4000);
+        match strike {
+            Strike::Cut => pair.cut(self.between(1, 3000)),
+            Strike::Snap => pair.net.snap(),
+            Strike::Secondary => {
+                self.note(|seen| seen.crashes_of_secondary += 1);
+                pair.power_cut(1 - primary);
+                pair.sleep(down).await;
+                pair.reopen(1 - primary).await;
+            }
+            Strike::Primary => {
+                self.note(|seen| seen.crashes_of_primary += 1);
+                pair.power_cut(primary);
+                pair.sleep(down).await;
+                pair.reopen(primary).await;
+                return true;
+            }
+            Strike::Both => {
+                self.note(|seen| seen.crashes_of_both += 1);
+                pair.power_cut(primary);
+                pair.sleep(self.between(0, 300)).await;
+                pair.power_cut(1 - primary);
+                pair.sleep(down).await;
+                pair.reopen(1 - primary).await;
+                pair.sleep(self.between(0, 300)).await;
+                pair.reopen(primary).await;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Nothing goes wrong any more.
+    async fn end(&self) {
+        let pair = &self.pair;
+        pair.sleep(Duration::from_secs(8)).await;
+        let standing = pair.net.standing();
+        if standing.in_sync {
+            pair.meet().await;
+            let store = pair.primary().await;
+            for client in &self.clients {
+                client.judge(&store).await;
+            }
+            pair.idle().await;
+            let files: Vec<FileId> = self.clients.iter().flat_map(Client::all).collect();
+            pair.assert_equal(&files).await;
+            self.note(|seen| seen.compared += 1);
+            return;
+        }
+        // The other site is behind for good: what was acknowledged is at the one that serves.
+        self.note(|seen| {
+            seen.left_alone += 1;
+            seen.taken_over += u64::from(standing.primary == SITES[1]);
+        });
+        let store = pair.primary().await;
+        for client in &self.clients {
+            client.judge(&store).await;
+            client.work(&store, 10).await;
+            client.judge(&store).await;
+        }
+    }
+}
