@@ -185,17 +185,15 @@ impl StripeTable {
         std::mem::take(&mut self.changed).into_iter().map(|stripe| self.usage(stripe)).collect()
     }
 
-    /// The next checkpoint stores these rows, whether they change or not. Those of segments that
-    /// were given back meanwhile are no more.
+    /// The next checkpoint stores these rows, whether they change or not.
     pub fn mark_changed(&mut self, stripes: impl IntoIterator<Item = StripeId>) {
-        let known = stripes.into_iter().filter(|stripe| self.segments.contains_key(&stripe.segment));
-        self.changed.extend(known);
+        self.changed.extend(stripes);
     }
 
     /// The rows that [`take_changed`](StripeTable::take_changed) would take; they stay
     /// to be taken.
-    pub fn changed(&mut self) -> Vec<Usage> {
-        self.changed.clone().into_iter().map(|stripe| self.usage(stripe)).collect()
+    pub fn changed(&self) -> Vec<Usage> {
+        self.changed.iter().copied().map(|stripe| self.usage(stripe)).collect()
     }
 
     /// How many rows [`changed`](StripeTable::changed) has.
@@ -269,8 +267,11 @@ impl StripeTable {
         matches!(row.state, State::Written | State::Emptied).then_some(row.generation)
     }
 
-    fn usage(&mut self, stripe: StripeId) -> Usage {
-        let row = *self.row(stripe);
+    /// The row as it is stored. Of a segment that was given back nothing is left, and that is
+    /// stored, too: older rows of it may stand in the table.
+    fn usage(&self, stripe: StripeId) -> Usage {
+        let rows = self.segments.get(&stripe.segment);
+        let row = rows.and_then(|rows| rows.get(stripe.row as usize)).copied().unwrap_or(FREE);
         let generation = if row.live_bytes == 0 { 0 } else { row.generation };
         Usage { stripe, generation, live_bytes: row.live_bytes }
     }
@@ -348,7 +349,6 @@ impl StripeTable {
         self.segments.remove(&segment);
         self.closed.remove(&segment);
         self.free.retain(|stripe| stripe.segment != segment);
-        self.changed.retain(|stripe| stripe.segment != segment);
     }
 
     /// Segments that the table knows.
@@ -390,6 +390,20 @@ mod tests {
         assert_eq!(table.emptied_count(), 0, "its mappings are still being applied");
         table.settle(stripe);
         assert_eq!(table.emptied_count(), 1);
+    }
+
+    /// An older row of such a segment may stand in the table; what says that it is over must not
+    /// be lost when the object that says so is left.
+    #[test]
+    fn of_a_segment_that_was_given_back_it_is_stored_that_nothing_is_left() {
+        let mut table = table();
+        let stripe = StripeId { segment: SegmentId(1), row: 1 };
+        let nothing = vec![Usage { stripe, generation: 0, live_bytes: 0 }];
+        table.mark_changed([stripe]);
+        table.remove_segment(SegmentId(1));
+        assert_eq!(table.take_changed(), nothing, "marked before");
+        table.mark_changed([stripe]);
+        assert_eq!(table.take_changed(), nothing, "and marked behind");
     }
 
     #[test]
