@@ -121,6 +121,17 @@ fn shape() -> Shape {
     }
 }
 
+/// Tasks hold what they work on, and that holds the world they run in: without an end to both
+/// lives each pair would stay in memory for the rest of the tests.
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            (0..2).for_each(|site| self.net.is_down(site));
+            self.places.iter().for_each(|place| place.node.borrow().kill());
+        }
+    }
+}
+
 impl Pair {
     /// A pair that would rather wait than go on alone.
     pub fn new(seed: u64) -> Pair {
