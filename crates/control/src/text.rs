@@ -96,6 +96,13 @@ pub const fn right(title: &'static str) -> Column {
     Column { title, right: true }
 }
 
+/// A name as one word of a command that is shown: it may be pasted into a shell as it stands.
+#[must_use]
+pub fn shell_word(name: &str) -> String {
+    // A name with a NUL fits no command line, so it does not matter how it is shown.
+    shlex::try_quote(name).map_or_else(|_| name.to_owned(), Into::into)
+}
+
 /// Drives by number, as in `drive 3` or `drives 1, 3`.
 #[must_use]
 pub fn drives(numbers: &[u32]) -> String {
@@ -202,6 +209,14 @@ mod tests {
         assert_eq!(bar(0.999, 4), "[###.]");
         assert_eq!(bar(1.0, 4), "[####]");
         assert_eq!(bar(f64::NAN, 4), "[....]");
+    }
+
+    #[test]
+    fn names_in_commands_stay_one_word() {
+        assert_eq!(shell_word("vm-100"), "vm-100");
+        for name in ["erp system", "Büro 1", "it's", "a;b", "$HOME"] {
+            assert_eq!(shlex::split(&shell_word(name)), Some(vec![name.to_owned()]), "{name}");
+        }
     }
 
     #[test]

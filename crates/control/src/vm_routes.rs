@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::route::Route;
 use crate::server::{Api, Reply, Shared, envelope};
+use crate::text::shell_word;
 use crate::vm::{
     NewName, Vm, VmAssignment, VmChanged, VmDifference, VmList, VmSchedule, VmScheduleOrder, VmSnapshot, VmSnapshotList,
 };
@@ -88,7 +89,7 @@ async fn find_snapshot(api: &Api, datastore: &str, vm: &str, name: &str) -> Resu
     let all = api.backend().vm_snapshots(datastore.to_owned(), vm.to_owned()).await?;
     all.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(|| {
         Problem::new(&codes::SNAPSHOT_NOT_FOUND, format!("VM {vm:?} has no snapshot named {name:?}"))
-            .step(format!("vmhold vm snapshot list {datastore}/{vm}"))
+            .step(format!("vmhold vm snapshot list {}", shell_word(&format!("{datastore}/{vm}"))))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use control::text::shell_word;
 use control::vm::{
     Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmSchedule, VmScheduleOrder,
     VmSnapshot,
@@ -44,7 +45,7 @@ fn no_vm(datastore: &str, vm: &str) -> Problem {
 
 fn no_snapshot(datastore: &str, vm: &str, name: &str) -> Problem {
     Problem::new(&codes::SNAPSHOT_NOT_FOUND, format!("VM \"{vm}\" has no snapshot named \"{name}\""))
-        .step(format!("vmhold vm snapshot list {datastore}/{vm}"))
+        .step(format!("vmhold vm snapshot list {}", shell_word(&format!("{datastore}/{vm}"))))
 }
 
 fn no_snapshot_with(datastore: &str, vm: &str, name: &str, file: Option<&str>) -> Problem {

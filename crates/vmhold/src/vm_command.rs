@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use control::client::{Call, Client, segment};
+use control::text::shell_word;
 use control::vm::{
     NewName, Vm, VmAssignment, VmChanged, VmDifference, VmList, VmSchedule, VmScheduleOrder, VmSnapshot, VmSnapshotList,
 };
@@ -243,8 +244,10 @@ fn snapshot(action: &SnapshotAction, global: &Global, say: &Say) -> Result<Exit,
             Ok(say.changed(&taken, |taken, _| {
                 let (vm, name) = (&taken.vm, &taken.name);
                 format!(
-                    "snapshot {name} of VM {vm} holds {} files; delete it: vmhold vm snapshot delete {vm} {name}\n",
-                    taken.files
+                    "snapshot {name} of VM {vm} holds {} files; delete it: vmhold vm snapshot delete {} {}\n",
+                    taken.files,
+                    shell_word(vm),
+                    shell_word(name)
                 )
             }))
         }
