@@ -187,6 +187,9 @@ fn space(pool: &Pool) -> Option<(&'static Code, String)> {
 fn drive_state(drive: &Drive) -> Option<(&'static Code, String)> {
     let reason = drive.reason.clone().unwrap_or_else(|| "no reason known".to_owned());
     match drive.state {
+        DriveState::Online if drive.io.as_ref().is_some_and(|io| io.slow.is_some()) => {
+            Some((&codes::DRIVE_SLOW, reason))
+        }
         DriveState::Online | DriveState::Spare | DriveState::Rebuilding => None,
         DriveState::Missing => Some((&codes::DRIVE_MISSING, reason)),
         DriveState::Failed => Some((&codes::DRIVE_FAILED, reason)),
@@ -217,11 +220,26 @@ fn check_journal(journal: &Journal, checks: &mut Checks) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::samples;
+    use crate::pool::{DriveIo, SlowDrive, samples};
 
     fn codes_of(pool: Pool, journal: &Journal) -> Vec<String> {
         let health = Health::of(&HealthFacts { pools: &[pool], journal });
         health.findings.into_iter().map(|finding| finding.code).collect()
+    }
+
+    /// The queue of a drive that is far slower than the others.
+    fn slow_drive_io() -> DriveIo {
+        DriveIo {
+            profile: "unknown flash".into(),
+            depth: 32,
+            in_flight: 0,
+            waiting: 0,
+            timed_reads: 100,
+            late_reads: 90,
+            late_percent: 90.0,
+            read_ms: Some(40.0),
+            slow: Some(SlowDrive { latency_ms: 40.0, usual_ms: 0.1 }),
+        }
     }
 
     fn solid() -> Journal {
@@ -240,7 +258,7 @@ mod tests {
     #[test]
     fn each_bad_fact_raises_its_code() {
         type Spoil = fn(&mut Pool);
-        let table: [(Spoil, &[&str]); 8] = [
+        let table: [(Spoil, &[&str]); 9] = [
             (|pool| pool.state = PoolState::Degraded, &["VH1025"]),
             (|pool| pool.state = PoolState::Critical, &["VH1023"]),
             (|pool| pool.state = PoolState::Faulted, &["VH1026"]),
@@ -249,6 +267,7 @@ mod tests {
             (|pool| pool.free_bytes = Some(0), &["VH1012"]),
             (|pool| pool.lost_stripes = Some(1), &["VH1032"]),
             (|pool| pool.drives[0].state = DriveState::Missing, &["VH1022"]),
+            (|pool| pool.drives[0].io = Some(slow_drive_io()), &["VH1041"]),
         ];
         for (spoil, expected) in table {
             let mut pool = samples::pool(6);

@@ -69,7 +69,7 @@ pub struct Drive {
     pub serial: Option<String>,
     /// State.
     pub state: DriveState,
-    /// Why it is not ONLINE.
+    /// Why it is not ONLINE, or what else is wrong with it.
     pub reason: Option<String>,
     /// Since when it is in that state.
     pub since: Option<Timestamp>,
@@ -113,6 +113,18 @@ pub struct DriveIo {
     pub late_percent: f64,
     /// Mean time of a read lately; `None` before the first.
     pub read_ms: Option<f64>,
+    /// How slow it is, while it is far slower than the others.
+    #[serde(default)]
+    pub slow: Option<SlowDrive>,
+}
+
+/// A drive far slower than the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlowDrive {
+    /// Median time of its requests.
+    pub latency_ms: f64,
+    /// What the others take for the same.
+    pub usual_ms: f64,
 }
 
 /// What the drives of a pool did for one principal, and what waits.
@@ -155,6 +167,12 @@ pub struct PoolIo {
     pub over_budget: u64,
     /// Late reads left alone because too many drives of their stripe are absent.
     pub no_redundancy: u64,
+    /// A drive this many times slower than the others is put out; 0: none is.
+    #[serde(default)]
+    pub slow_drive_factor: u32,
+    /// When it is for so long.
+    #[serde(default)]
+    pub slow_drive_seconds: f64,
 }
 
 impl Drive {
@@ -420,9 +438,12 @@ impl Pool {
         if let Some(newest) = self.expansions.last() {
             out.push_str(&newest.human());
         }
-        let quiet =
-            |drive: &&Drive| !matches!(drive.state, DriveState::Online | DriveState::Spare | DriveState::Rebuilding);
-        for drive in self.drives.iter().filter(quiet) {
+        let is_told = |drive: &&Drive| match drive.state {
+            DriveState::Online => drive.reason.is_some(),
+            DriveState::Spare | DriveState::Rebuilding => false,
+            DriveState::Missing | DriveState::Failed => true,
+        };
+        for drive in self.drives.iter().filter(is_told) {
             let reason = drive.reason.as_deref().unwrap_or("no reason known");
             out.push_str(&format!("  {}  {}  {reason}\n", drive.id(), word(&drive.state)));
         }

@@ -75,6 +75,13 @@ pub struct IoConfig {
     /// next. 20 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_ms: Option<u64>,
+    /// A drive whose requests take this many times what the other drives take is put out, 5 to
+    /// 1,000; 0 switches that off. 20 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_drive_factor: Option<u32>,
+    /// When it has been so for this long, 10 to 86,400. 60 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_drive_seconds: Option<u64>,
     /// Folder of drive profiles (`*.toml`); they go before those built in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profiles: Option<PathBuf>,

@@ -111,7 +111,8 @@ impl Shard {
             reason: drive
                 .fail_reason
                 .map(|reason| words(reason).to_owned())
-                .or_else(|| (drive.state == raid::DriveState::Missing).then(|| "not there since the start".to_owned())),
+                .or_else(|| (drive.state == raid::DriveState::Missing).then(|| "not there since the start".to_owned()))
+                .or_else(|| drive.slow.map(io::slow_words)),
             since: None,
             access: (!drive.access.is_empty()).then(|| drive.access.to_owned()),
             capacity_bytes: Some(u64::from(drive.extents_total) * rows),
@@ -121,7 +122,7 @@ impl Shard {
             check_errors: Some(drive.damaged_units),
             repaired_units: Some(drive.repaired_units),
             wear_percent: None,
-            io: io::drive(self.engine.group(), drive.slot),
+            io: io::drive(self.engine.group(), drive),
         }
     }
 

@@ -27,9 +27,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use control::pool::{DriveIo, PoolIo, PrincipalIo};
+use control::pool::{DriveIo, PoolIo, PrincipalIo, SlowDrive};
 use control::{Problem, codes};
-use raid::{DriveClass, FlowSettings, Group, Principal, Profile, Profiles, Slot, WritePattern};
+use raid::{DriveClass, DriveStatus, FlowSettings, Group, Principal, Profile, Profiles, SlowSettings, WritePattern};
 use serde::Deserialize;
 
 use crate::config::IoConfig;
@@ -165,6 +165,7 @@ pub(crate) fn settings(config: Option<&IoConfig>) -> Result<FlowSettings, Proble
     if let Some(quiet_ms) = config.quiet_ms {
         settings.quiet = Duration::from_millis(quiet_ms);
     }
+    settings.slow = slow(&config)?;
     for (name, share) in &config.shares {
         let Some(principal) = Principal::named(name) else {
             let known = Principal::ALL.map(Principal::name).join(", ");
@@ -176,6 +177,24 @@ pub(crate) fn settings(config: Option<&IoConfig>) -> Result<FlowSettings, Proble
         settings.shares = settings.shares.with(principal, *share);
     }
     Ok(settings)
+}
+
+/// When a drive is put out for being slow.
+fn slow(config: &IoConfig) -> Result<SlowSettings, Problem> {
+    let mut slow = SlowSettings::default();
+    if let Some(factor) = config.slow_drive_factor {
+        if factor != 0 && !(5..=1000).contains(&factor) {
+            return Err(refused(format!("io.slow_drive_factor = {factor}"), "it is 5 to 1,000, or 0 for never"));
+        }
+        slow.factor = factor;
+    }
+    if let Some(seconds) = config.slow_drive_seconds {
+        if !(10..=86_400).contains(&seconds) {
+            return Err(refused(format!("io.slow_drive_seconds = {seconds}"), "it is 10 to 86,400"));
+        }
+        slow.after = Duration::from_secs(seconds);
+    }
+    Ok(slow)
 }
 
 /// What the drives did for each principal, and late reads.
@@ -212,12 +231,21 @@ pub(crate) fn pool(group: &Group) -> PoolIo {
         hedged_reads_won: hedges.won,
         over_budget: hedges.over_budget,
         no_redundancy: hedges.no_redundancy,
+        slow_drive_factor: flow.slow.factor,
+        slow_drive_seconds: flow.slow.after.as_secs_f64(),
     }
 }
 
-/// The queue of the drive in `slot`.
-pub(crate) fn drive(group: &Group, slot: Slot) -> Option<DriveIo> {
-    let lane = group.lanes().into_iter().nth(usize::from(slot.0))??;
+/// How slow a drive is, in words.
+pub(crate) fn slow_words(slow: raid::Slowness) -> String {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    format!("slow: {:.1} ms where the others take {:.1} ms", ms(slow.median_ns), ms(slow.usual_ns))
+}
+
+/// The queue of `drive`.
+pub(crate) fn drive(group: &Group, drive: &DriveStatus) -> Option<DriveIo> {
+    let lane = group.lanes().into_iter().nth(usize::from(drive.slot.0))??;
+    let ms = |ns: u64| ns as f64 / 1e6;
     Some(DriveIo {
         profile: lane.profile,
         depth: lane.depth,
@@ -226,7 +254,8 @@ pub(crate) fn drive(group: &Group, slot: Slot) -> Option<DriveIo> {
         timed_reads: lane.punctuality.reads,
         late_reads: lane.punctuality.late,
         late_percent: f64::from(lane.punctuality.late_ppm) / 10_000.0,
-        read_ms: (lane.punctuality.read_ns > 0).then(|| lane.punctuality.read_ns as f64 / 1e6),
+        read_ms: (lane.punctuality.read_ns > 0).then(|| ms(lane.punctuality.read_ns)),
+        slow: drive.slow.map(|slow| SlowDrive { latency_ms: ms(slow.median_ns), usual_ms: ms(slow.usual_ns) }),
     })
 }
 
@@ -283,5 +312,9 @@ mod tests {
         let shares = [("scrubb".to_owned(), 1)].into();
         let problem = settings(Some(&IoConfig { shares, ..IoConfig::default() })).unwrap_err();
         assert!(format!("{problem:?}").contains("scrubb"));
+        for (factor, seconds, good) in [(Some(0), None, true), (Some(4), None, false), (Some(5), Some(9), false)] {
+            let config = IoConfig { slow_drive_factor: factor, slow_drive_seconds: seconds, ..IoConfig::default() };
+            assert_eq!(settings(Some(&config)).is_ok(), good, "{factor:?} {seconds:?}");
+        }
     }
 }

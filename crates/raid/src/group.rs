@@ -24,6 +24,7 @@ use crate::paxos::Seat;
 use crate::principal::Principal;
 use crate::proposal::Hand;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
+use crate::slow::Judge;
 use crate::status::{Record, Space};
 
 /// How to make a group.
@@ -160,6 +161,8 @@ pub(crate) struct Inner {
     pub members: RefCell<Vec<Rc<Member>>>,
     pub flow: Rc<Flow>,
     pub hedges: Cell<HedgeCounters>,
+    /// Watches for slow drives.
+    pub judge: RefCell<Judge>,
     /// As last decided.
     pub header: RefCell<GroupHeader>,
     pub extents: RefCell<Vec<Extents>>,
@@ -287,6 +290,7 @@ impl Group {
             members: RefCell::new(members.into_iter().map(Rc::new).collect()),
             flow,
             hedges: Cell::default(),
+            judge: RefCell::default(),
             extents: RefCell::new(extents),
             decided: Decided { gate: Mutex::new(()), values: RefCell::new(values) },
             latched: Cell::new(false),

@@ -12,6 +12,8 @@
 //! on it, and the buffers belong to the I/O. A drive that is out gives its waiting
 //! requests back at once.
 //!
+//! How long each request was at the drive is counted (`slow.rs`).
+//!
 //! Cost of a request when nothing waits: one look at ten small counters, two readings of
 //! the clock, no thread hop, no system call, no copy, and no allocation but for what the
 //! port itself boxes and the timer of the limit (two, one fewer than before there was a
@@ -36,6 +38,7 @@ use crate::hedge::HedgeBudget;
 use crate::principal::{Goal, Principal, Shares};
 use crate::profile::{DriveClass, Profile, Profiles, WritePattern};
 use crate::queue::{Limits, Queue, Request, Usage};
+use crate::slow::{Kind, SlowSettings, Times};
 use crate::turns::{Bulk, Turns};
 
 /// How the drives of a group are shared and watched. Everything may change while the
@@ -51,6 +54,8 @@ pub struct FlowSettings {
     pub hedged_reads_ppm: u32,
     /// How long after its last request a latency principal counts as active.
     pub quiet: Duration,
+    /// When a drive is put out for being slow.
+    pub slow: SlowSettings,
 }
 
 impl Default for FlowSettings {
@@ -60,6 +65,7 @@ impl Default for FlowSettings {
             profiles: Profiles::default(),
             hedged_reads_ppm: 30_000,
             quiet: Duration::from_millis(20),
+            slow: SlowSettings::default(),
         }
     }
 }
@@ -90,6 +96,8 @@ struct LaneState {
     /// The drive is not used any more.
     retired: Cell<bool>,
     punctuality: Cell<Punctuality>,
+    /// Since somebody last looked.
+    times: RefCell<Times>,
 }
 
 /// How well a drive keeps its times; what its health is judged by.
@@ -182,11 +190,15 @@ impl Gate {
 pub(crate) struct Pass {
     lane: Lane,
     principal: Principal,
+    write: bool,
     since: Nanos,
+    /// Whether the drive answered.
+    served: bool,
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        self.lane.note_time(self);
         self.lane.state.queue.borrow_mut().done(self.principal);
         self.lane.open_gates();
     }
@@ -262,6 +274,7 @@ impl Flow {
             profile: RefCell::new(profile),
             retired: Cell::new(false),
             punctuality: Cell::default(),
+            times: RefCell::default(),
         });
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|lane| lane.strong_count() > 0);
@@ -293,6 +306,11 @@ impl Flow {
     /// The settings in force.
     pub fn settings(&self) -> FlowSettings {
         self.settings.borrow().clone()
+    }
+
+    /// When a drive is put out for being slow.
+    pub fn slow(&self) -> SlowSettings {
+        self.settings.borrow().slow
     }
 }
 
@@ -369,16 +387,16 @@ impl Lane {
     pub fn try_admit(&self, principal: Principal, bytes: usize) -> Option<Pass> {
         let now = self.state.flow.world.clock.now();
         let started = self.state.queue.borrow_mut().try_start(self.request(principal, bytes, false), now);
-        started.then(|| Pass { lane: self.clone(), principal, since: now })
+        started.then(|| Pass { lane: self.clone(), principal, write: false, since: now, served: false })
     }
 
-    async fn admit(&self, request: Request) -> Result<Pass, MediaFault> {
+    async fn admit(&self, request: Request, write: bool) -> Result<Pass, MediaFault> {
         if self.state.retired.get() {
             return Err(MediaFault::Gone);
         }
         let principal = request.principal;
         let now = self.state.flow.world.clock.now();
-        let pass = |since| Pass { lane: self.clone(), principal, since };
+        let pass = |since| Pass { lane: self.clone(), principal, write, since, served: false };
         if self.state.queue.borrow_mut().try_start(request, now) {
             return Ok(pass(now));
         }
@@ -440,14 +458,14 @@ impl Lane {
         buf: BufMut,
     ) -> (Result<(), MediaFault>, BufMut) {
         let len_bytes = buf.len();
-        let pass = match self.admit(self.request(principal, len_bytes, false)).await {
+        let mut pass = match self.admit(self.request(principal, len_bytes, false), false).await {
             Ok(pass) => pass,
             Err(fault) => return (Err(fault), buf),
         };
         let limit = self.state.profile.borrow().read_limit;
         match self.within(limit, self.state.drive.read(offset_bytes, buf)).await {
             Some(done) => {
-                self.note_served(&pass);
+                pass.served = true;
                 done
             }
             None => (Err(MediaFault::Timeout), BufMut::zeroed(len_bytes)),
@@ -458,19 +476,33 @@ impl Lane {
     pub fn issue(&self, pass: Pass, offset_bytes: u64, buf: BufMut) -> OwnedRead {
         let lane = self.clone();
         Box::pin(async move {
+            // All of it, or the slot would be free at once.
+            let mut pass = pass;
             let done = lane.state.drive.read(offset_bytes, buf).await;
-            lane.note_served(&pass);
+            pass.served = true;
             done
         })
     }
 
-    fn note_served(&self, pass: &Pass) {
-        if pass.principal.goal() == Goal::Latency {
+    /// Takes in how long a request was at the drive; one that was given up, how long at least.
+    fn note_time(&self, pass: &Pass) {
+        let took = self.state.flow.world.clock.now().since(pass.since);
+        self.state.times.borrow_mut().add(Kind::of(pass.principal.goal(), pass.write), took);
+        if pass.served && pass.principal.goal() == Goal::Latency {
             let mut punctuality = self.state.punctuality.get();
-            let took = self.state.flow.world.clock.now().since(pass.since);
             punctuality.took(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             self.state.punctuality.set(punctuality);
         }
+    }
+
+    /// How long requests were at the drive, so far.
+    pub fn times(&self) -> Times {
+        self.state.times.borrow().clone()
+    }
+
+    /// Counts from here on.
+    pub fn forget_times(&self) {
+        self.state.times.replace(Times::default());
     }
 
     /// Writes `data` at `offset_bytes` for `principal`.
@@ -482,7 +514,7 @@ impl Lane {
         let turn = self.turn(principal, data.len()).await?;
         for at in (0..data.len()).step_by(most) {
             let piece = data.slice(at..data.len().min(at + most));
-            let _pass = self.admit(self.request(principal, piece.len(), true)).await?;
+            let _pass = self.admit(self.request(principal, piece.len(), true), true).await?;
             let io = self.state.drive.write(offset_bytes + at as u64, vec![piece]);
             self.within(limit, io).await.unwrap_or(Err(MediaFault::Timeout))?;
         }
@@ -508,7 +540,10 @@ impl Lane {
     /// Makes completed writes durable.
     pub async fn flush(&self) -> Result<(), MediaFault> {
         let limit = self.state.profile.borrow().write_limit;
-        self.within(limit, self.state.drive.flush()).await.unwrap_or(Err(MediaFault::Timeout))
+        let since = self.clock().now();
+        let outcome = self.within(limit, self.state.drive.flush()).await.unwrap_or(Err(MediaFault::Timeout));
+        self.state.times.borrow_mut().add(Kind::Flush, self.clock().now().since(since));
+        outcome
     }
 
     /// The group's flow.

@@ -138,6 +138,11 @@ impl Profile {
         faults.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
     }
 
+    /// A drive whose requests take less than this is never called slow.
+    pub(crate) fn slow_least(&self) -> Duration {
+        (self.user_read_timeout / 4).max(Duration::from_millis(2))
+    }
+
     /// What reading or writing `bytes` costs, in bytes.
     pub(crate) fn cost(&self, bytes: u64, write: bool) -> u64 {
         let percent = if write { u64::from(self.write_cost_percent) } else { 100 };

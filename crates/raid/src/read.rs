@@ -21,8 +21,10 @@ use base::port::MediaFault;
 use futures_util::future::join_all;
 
 use crate::group::{Group, SECTORS_BYTES};
+use crate::lane::Lane;
 use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
 use crate::member::{FailReason, Member, Strike};
+use crate::slow::Observed;
 use crate::unit::Damage;
 
 /// Why a range cannot be read.
@@ -226,6 +228,7 @@ impl Group {
             Err(MediaFault::Timeout) => self.strike(member.slot, Strike::Hangs),
             _ => {}
         }
+        self.look_for_slow();
     }
 
     /// Counts an error a drive reported, and fails the drive if it is one too many. Never
@@ -238,4 +241,40 @@ impl Group {
             self.fail(&member, FailReason::Errors);
         }
     }
+
+    /// Ends a round of watching for slow drives when it is time. One that was far slower than the
+    /// others for long is put out, if the group can lose one more after that.
+    pub(crate) fn look_for_slow(&self) {
+        let (now, settings) = (self.inner.world.clock.now(), self.inner.flow.slow());
+        if !self.inner.judge.borrow().is_due(now, settings) {
+            return;
+        }
+        let members = self.inner.all_members();
+        let membership = self.inner.header.borrow().membership;
+        let mut judge = self.inner.judge.borrow_mut();
+        // With a drive absent or being filled the others have other work, and nobody may go.
+        if !judge.watches(membership) || !members.iter().all(|member| member.is_good()) {
+            judge.start_over(now, membership);
+            members.iter().filter_map(|member| member.lane.as_ref()).for_each(Lane::forget_times);
+            return;
+        }
+        let observed: Vec<Observed> = members.iter().filter_map(observe).collect();
+        if !judge.judge(now, settings, &observed) {
+            return;
+        }
+        members.iter().filter_map(|member| member.lane.as_ref()).for_each(Lane::forget_times);
+        let worst = judge.worst(now);
+        let Some(member) = members.iter().find(|member| Some(member.id) == worst) else { return };
+        if self.margin() >= 2 && !self.inner.latched.get() {
+            judge.rest(now);
+            drop(judge);
+            self.fail(member, FailReason::Slow);
+        }
+    }
+}
+
+fn observe(member: &Rc<Member>) -> Option<Observed> {
+    let lane = member.lane.as_ref()?;
+    let profile = lane.profile();
+    Some(Observed { drive: member.id, class: profile.class, least: profile.slow_least(), times: lane.times() })
 }

@@ -8,6 +8,7 @@ use base::id::{DriveId, GroupId};
 use crate::group::Group;
 use crate::layout::{FULL_GROUP_DRIVES, SegmentId, Slot, StripeId};
 use crate::member::{DriveState, FailReason};
+use crate::slow::Slowness;
 use crate::unit::Damage;
 
 /// Events kept until someone drains them.
@@ -43,6 +44,8 @@ pub struct DriveStatus {
     pub state: DriveState,
     /// Why it is failed, if that happened while this group was open.
     pub fail_reason: Option<FailReason>,
+    /// How slow it is, while it is far slower than the others.
+    pub slow: Option<Slowness>,
     /// I/O errors since the group was opened.
     pub io_errors: u64,
     /// Units on it found damaged.
@@ -250,6 +253,7 @@ impl Group {
                 access: member.access,
                 state: member.state.get(),
                 fail_reason: member.fail_reason.get(),
+                slow: self.inner.judge.borrow().slowness(member.id).filter(|_| member.is_good()),
                 io_errors: member.io_errors.get(),
                 damaged_units: member.damaged_units.get(),
                 repaired_units: member.repaired_units.get(),
@@ -276,7 +280,7 @@ impl Group {
     }
 
     /// Losses the worst stripe survives; negative when it is lost already.
-    fn margin(&self) -> i32 {
+    pub(crate) fn margin(&self) -> i32 {
         let header = self.inner.header.borrow();
         let absent = |slot: Slot, id: SegmentId| {
             let member = self.inner.member(slot);

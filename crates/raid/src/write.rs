@@ -92,6 +92,7 @@ impl Group {
         }
         self.inner.record.not_lost(id);
         drop(guard);
+        self.look_for_slow();
         self.conclude(segment.geometry.parity, absent).await
     }
 

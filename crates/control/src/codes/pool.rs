@@ -219,10 +219,10 @@ codes! {
     }
     1041 DRIVE_SLOW Warning, exit Failed, http 503, since "0.1.0" {
         what: "A drive answers far slower than its peers.",
-        why: "Drives near their end, or busy with their own cleaning, stall. Reads of it are answered from the other drives where possible.",
-        act: ["watch it: vmhold drive list", "replace it if it stays slow"],
-        urgency: "within weeks",
-        clears: "its answers are as fast as those of its peers for ten minutes",
+        why: "More than half of its requests take many times what the other drives take for the same. Late reads of it are answered from the others; its writes hold up everybody. After a minute of this it is put out and a spare takes its place, if the pool can lose one more then; one that is so is enough for an hour.",
+        act: ["watch it: vmhold drive list", "have a spare ready: vmhold drive list shows SPARE", "what counts as slow is in the configuration: io.slow_drive_factor, io.slow_drive_seconds"],
+        urgency: "within days",
+        clears: "it is as fast as its peers again, or out",
         parameters: ["pool", "drive", "latency_ms", "usual_ms"],
     }
     1051 JOURNAL_LEG_LOST Error, exit Failed, http 503, since "0.1.0" {
