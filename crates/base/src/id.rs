@@ -38,6 +38,18 @@ number!(
     Epoch
 );
 
+/// Why a text is no identity: it must have 32 hexadecimal digits and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 32 hexadecimal digits")]
+pub struct NotAnId;
+
+fn id_from_text(text: &str) -> Result<[u8; 16], NotAnId> {
+    // Digits only: the parser of numbers takes a sign, too.
+    let is_id = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = is_id.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+    number.map(u128::to_be_bytes).ok_or(NotAnId)
+}
+
 macro_rules! uuid {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -50,6 +62,10 @@ macro_rules! uuid {
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self}") }
+        }
+        impl std::str::FromStr for $name {
+            type Err = NotAnId;
+            fn from_str(text: &str) -> Result<Self, NotAnId> { id_from_text(text).map(Self) }
         }
     };
 }
@@ -104,5 +120,19 @@ impl Osn {
     /// Its place within its epoch.
     pub fn counter(self) -> u64 {
         self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_as_it_is_shown_and_nothing_else_is() {
+        let site = SiteId(*b"0123456789abcdef");
+        assert_eq!(site.to_string().parse(), Ok(site));
+        for wrong in ["", "+0", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32), &format!("+{}", "0".repeat(31))] {
+            assert_eq!(wrong.parse::<SiteId>(), Err(NotAnId), "{wrong}");
+        }
     }
 }

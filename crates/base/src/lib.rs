@@ -16,5 +16,5 @@ pub mod time;
 
 pub use buf::{Buf, BufMut, BufPool};
 pub use check::{ContentCheck, MediaCheck, content_check, media_check};
-pub use id::{DriveId, Epoch, FileId, GroupId, Incarnation, ObjectId, Osn, PairId, SiteId};
+pub use id::{DriveId, Epoch, FileId, GroupId, Incarnation, NotAnId, ObjectId, Osn, PairId, SiteId};
 pub use time::{Nanos, WallNanos};

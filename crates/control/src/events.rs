@@ -314,7 +314,7 @@ mod tests {
         for slot in lost {
             pool.drives[*slot].state = DriveState::Failed;
         }
-        Health::of(&HealthFacts { pools: &[pool], journal: &samples::journal() })
+        Health::of(&HealthFacts { pools: &[pool], journal: &samples::journal(), replication: None })
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::{self, Code, Severity};
 use crate::pool::{Drive, DriveState, Journal, JournalKind, Pool, PoolState};
+use crate::replication::{PairState, Replication};
 use crate::text;
 
 const NEARLY_FULL: f64 = 0.85;
@@ -61,6 +62,8 @@ pub struct HealthFacts<'a> {
     pub pools: &'a [Pool],
     /// Its journal.
     pub journal: &'a Journal,
+    /// Its other half, if it has one.
+    pub replication: Option<&'a Replication>,
 }
 
 #[derive(Default)]
@@ -95,6 +98,9 @@ impl Health {
             check_pool(pool, &mut checks);
         }
         check_journal(facts.journal, &mut checks);
+        if let Some(pair) = facts.replication {
+            check_pair(pair, &mut checks);
+        }
         let Checks { count, mut findings } = checks;
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let level = findings.iter().map(|finding| level_of(finding.severity)).max().unwrap_or(Level::Ok);
@@ -196,6 +202,19 @@ fn drive_state(drive: &Drive) -> Option<(&'static Code, String)> {
     }
 }
 
+fn check_pair(pair: &Replication, checks: &mut Checks) {
+    let state = match pair.state {
+        PairState::InSync => None,
+        PairState::Unknown => Some("how the copies stand is not known yet".to_owned()),
+        other => Some(format!("{}: what was written since is at the primary only", other.word())),
+    };
+    checks.check(&pair.pool, state.map(|detail| (&codes::OUT_OF_SYNC, detail)));
+    for (code, reach) in [(&codes::SITE_LINK_LOST, &pair.peer), (&codes::WITNESS_LOST, &pair.witness)] {
+        let why = reach.why_not.clone().unwrap_or_else(|| "no reason known".to_owned());
+        checks.check(&reach.address, (!reach.answers).then_some((code, why)));
+    }
+}
+
 fn check_journal(journal: &Journal, checks: &mut Checks) {
     let latched = journal.latched || journal.legs_in_use() == 0;
     checks.check(
@@ -223,7 +242,7 @@ mod tests {
     use crate::pool::{DriveIo, SlowDrive, samples};
 
     fn codes_of(pool: Pool, journal: &Journal) -> Vec<String> {
-        let health = Health::of(&HealthFacts { pools: &[pool], journal });
+        let health = Health::of(&HealthFacts { pools: &[pool], journal, replication: None });
         health.findings.into_iter().map(|finding| finding.code).collect()
     }
 
@@ -250,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_sound_store_has_no_findings_and_counts_its_checks() {
-        let health = Health::of(&HealthFacts { pools: &[samples::pool(6)], journal: &solid() });
+        let health = Health::of(&HealthFacts { pools: &[samples::pool(6)], journal: &solid(), replication: None });
         assert_eq!(health, Health { level: Level::Ok, checks: 15, findings: Vec::new() });
         assert_eq!(health.human(), "HEALTH  OK   all 15 checks pass\n");
     }
@@ -300,7 +319,7 @@ mod tests {
         pool.failures_tolerated = Some(1);
         pool.drives[4].state = DriveState::Failed;
         pool.drives[4].reason = Some("31 write errors in 10 s".into());
-        let health = Health::of(&HealthFacts { pools: &[pool], journal: &solid() });
+        let health = Health::of(&HealthFacts { pools: &[pool], journal: &solid(), replication: None });
         assert_eq!(health.level, Level::Error);
         assert_eq!(
             health.human(),

@@ -39,6 +39,7 @@ pub mod pool;
 pub mod problem;
 pub mod repair_scan;
 mod repeats;
+pub mod replication;
 pub mod route;
 pub mod server;
 pub mod status;

@@ -156,6 +156,12 @@ impl Problem {
         &self.said.what
     }
 
+    /// The first reason, if one is known.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.said.why.first().map(String::as_str)
+    }
+
     /// The text for standard error, with a line break at its end.
     #[must_use]
     pub fn human(&self) -> String {

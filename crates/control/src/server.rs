@@ -49,6 +49,7 @@ use crate::plan::Plan;
 use crate::pool::{DriveList, Pool, PoolList};
 use crate::problem::{Problem, ProblemDocument};
 use crate::repeats::Repeats;
+use crate::replication::{Replication, ReplicationAction, ReplicationList, ReplicationOrder};
 use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
@@ -72,6 +73,8 @@ pub trait ControlBackend: Send + Sync {
     fn delete_datastore(&self, name: String, confirmed: bool) -> Answer<'_, DatastoreDeleted>;
     /// Checks every reference and object of the live store.
     fn fsck(&self) -> Answer<'_, FsckReport>;
+    /// Asks something of the pair that this store is one half of.
+    fn order_replication(&self, action: ReplicationAction) -> Answer<'_, Replication>;
     /// The scrub of the pool.
     fn scrub(&self) -> Answer<'_, ScrubReport>;
     /// Starts, pauses or resumes it.
@@ -305,6 +308,8 @@ fn questions() -> Vec<Route> {
         Route::get("/v1/pools/{name}", "One pool with its drives.", pool).answers::<Pool>(),
         Route::get("/v1/pools/{name}/map", "The same.", pool).answers::<Pool>(),
         Route::get("/v1/pools/{name}/scrub", "The scrub of a pool and its history.", scrub).answers::<ScrubReport>(),
+        Route::get("/v1/replication", "How this store and its other half stand.", replication)
+            .answers::<ReplicationList>(),
         Route::get("/v1/drives", "All drives.", drives).answers::<DriveList>(),
         Route::get("/v1/datastores", "All datastores.", datastores).answers::<DatastoreList>(),
         Route::get("/v1/datastores/{name}", "One datastore; its ETag names its settings.", datastore)
@@ -348,6 +353,11 @@ fn changes() -> Vec<Route> {
         .answers::<DatastoreDeleted>()
         .plans()
         .confirms(),
+        Route::post("/v1/replication/{name}", "Pauses, resumes, or makes this site primary.", order_replication)
+            .takes::<ReplicationOrder>()
+            .answers::<Replication>()
+            .plans()
+            .confirms(),
         Route::post("/v1/pools/{name}/scrub", "Starts, pauses or resumes the scrub.", order_scrub)
             .role(Role::Operator)
             .takes::<ScrubOrder>()
@@ -688,6 +698,35 @@ pub(crate) async fn known_pool(api: &Api, name: &str) -> Result<usize, Problem> 
 async fn scrub(State(api): Shared, Named(name): Named) -> Reply {
     known_pool(&api, &name).await?;
     Ok(envelope(None, api.backend().scrub().await?))
+}
+
+async fn replication(State(api): Shared) -> Reply {
+    let facts = api.backend().facts().await?;
+    Ok(envelope(None, ReplicationList(facts.replication.into_iter().collect())))
+}
+
+async fn order_replication(
+    State(api): Shared,
+    Named(name): Named,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    headers: HeaderMap,
+    Sent(order): Sent<ReplicationOrder>,
+) -> Reply {
+    known_pool(&api, &name).await?;
+    let pair = api.backend().facts().await?.replication.ok_or_else(|| {
+        Problem::new(&codes::NOT_FOUND, format!("{name} has no other site")).why("it was not made one of a pair")
+    })?;
+    let effect = order.action.effect(&pair);
+    let plan = Plan::would(effect.clone());
+    if dry_run {
+        let plan = if order.action.is_severe() { plan.confirmed_by(&name) } else { plan };
+        return Ok(envelope(None, plan));
+    }
+    if order.action.is_severe() && confirmation(&headers).as_deref() != Some(name.as_str()) {
+        let problem = Problem::new(&codes::CONFIRMATION_MISSING, format!("\"{name}\" is not confirmed")).why(effect);
+        return Err(problem.into());
+    }
+    Ok(envelope(None, api.backend().order_replication(order.action).await?))
 }
 
 async fn order_scrub(

@@ -8,6 +8,7 @@ use crate::envelope::{Document, Origin};
 use crate::health::{Health, HealthFacts};
 use crate::jobs::Job;
 use crate::pool::{Drive, DriveState, Journal, JournalKind, Pool, PoolState};
+use crate::replication::{PairState, Replication};
 use crate::text::{self, Table, left};
 
 /// What a server knows about itself; the rest of a [`Status`] follows from it.
@@ -23,6 +24,9 @@ pub struct Facts {
     pub pools: Vec<Pool>,
     /// Journal.
     pub journal: Journal,
+    /// Its other half, where this store is one of two sites.
+    #[serde(default)]
+    pub replication: Option<Replication>,
     /// NFS service.
     pub nfs: NfsService,
     /// Load of the last seconds.
@@ -131,7 +135,11 @@ impl Document for Status {
 
 impl From<Facts> for Status {
     fn from(facts: Facts) -> Self {
-        let health = Health::of(&HealthFacts { pools: &facts.pools, journal: &facts.journal });
+        let health = Health::of(&HealthFacts {
+            pools: &facts.pools,
+            journal: &facts.journal,
+            replication: facts.replication.as_ref(),
+        });
         let can_i_lose = can_i_lose(&facts);
         Self { facts, health, can_i_lose }
     }
@@ -174,8 +182,31 @@ fn can_i_lose(facts: &Facts) -> Vec<CanILose> {
         if journal.legs.len() >= 2 { "yes" } else { "no" }.into(),
         leg_why,
     ));
-    rows.push(row("this machine", "NO".into(), "no".into(), "one controller, one site".into()));
+    rows.push(match &facts.replication {
+        None => row("this machine", "NO".into(), "no".into(), "one controller, one site".into()),
+        Some(pair) => {
+            let (now, why) = site_reason(pair);
+            row("this site", now, "yes".into(), why)
+        }
+    });
     rows
+}
+
+/// Whether this site may be lost now, and why.
+fn site_reason(pair: &Replication) -> (String, String) {
+    let reasons = pair.not_ready();
+    let why = match reasons.first() {
+        None => format!("{} holds the same, automatic failover READY", pair.peer.address),
+        Some(reason) => format!("{}: {reason}", pair.state.word()),
+    };
+    let now = match pair.state {
+        PairState::Unknown => "unknown",
+        PairState::InSync if reasons.is_empty() => "yes",
+        // Nothing is lost, and nobody takes over.
+        PairState::InSync => "NO",
+        PairState::OutOfSync | PairState::Resyncing | PairState::Paused => "NO",
+    };
+    (now.to_owned(), why)
 }
 
 const fn short(kind: JournalKind) -> &'static str {
@@ -227,7 +258,7 @@ impl Status {
     }
 
     fn gauges(&self) -> String {
-        let Facts { pools, journal, nfs, load, latency_ms, memory, .. } = &self.facts;
+        let Facts { pools, journal, nfs, load, latency_ms, memory, replication, .. } = &self.facts;
         let mut out = String::new();
         let gauge = |used: Option<u64>, all: Option<u64>, share: Option<f64>| {
             let bar = text::or_dash(share, |share| format!("{} {:.0} %", text::bar(share, 20), share * 100.0));
@@ -266,6 +297,15 @@ impl Status {
             text::or_dash(memory.cache_bytes, text::bytes),
             text::or_dash(memory.cache_limit_bytes, text::bytes)
         ));
+        if let Some(pair) = replication {
+            let epoch = text::or_dash(pair.epoch, |epoch| epoch.to_string());
+            let ready = if pair.not_ready().is_empty() { "READY" } else { "NOT READY" };
+            let role = pair.role.word();
+            out.push_str(&format!(
+                "PAIR      {role}, {}, epoch {epoch}, automatic failover {ready}\n",
+                pair.state.word()
+            ));
+        }
         out.push_str(&format!(
             "NFS       {} datastores at {} port {}, mount port {}, {} connections\n",
             nfs.datastores,
@@ -293,6 +333,7 @@ pub mod samples {
             uptime_seconds: 60.0,
             pools: vec![samples::pool(8)],
             journal: samples::journal(),
+            replication: None,
             nfs: NfsService {
                 host: "127.0.0.1".into(),
                 port: 20049,

@@ -458,6 +458,12 @@ impl Mirror {
         (self.mode_by(stance) != Mode::Hold).then_some(true)
     }
 
+    /// The term in which this site acts as primary, if it does.
+    #[must_use]
+    pub fn term(&self) -> Option<Epoch> {
+        self.office.filter(|office| office.primary).map(|office| office.epoch)
+    }
+
     /// The number of the link, until it is known to be gone.
     #[must_use]
     pub fn link(&self) -> Option<u64> {

@@ -30,6 +30,7 @@ fn main() {
         rpcbind: false,
         api: ([127, 0, 0, 1], port as u16 + 1).into(),
         io: None,
+        pair: None,
         state: folder.join(node::DEFAULT_STATE),
     };
     if !folder.exists() {

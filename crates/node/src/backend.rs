@@ -10,6 +10,7 @@ use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::expansion::{ExpandOrder, PoolExpanded};
 use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::{JobState, NewJob};
+use control::replication::{Replication, ReplicationAction};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
@@ -83,7 +84,7 @@ impl ControlBackend for Backend {
     fn datastores(&self) -> Answer<'_, Vec<Datastore>> {
         self.ask(|shard| {
             Box::pin(async move {
-                let named = shard.fs.datastores().into_iter().filter(|info| !info.name.is_empty());
+                let named = shard.fs()?.datastores().into_iter().filter(|info| !info.name.is_empty());
                 Ok(named.map(|info| shard.datastore(&info)).collect())
             })
         })
@@ -99,6 +100,10 @@ impl ControlBackend for Backend {
 
     fn fsck(&self) -> Answer<'_, FsckReport> {
         self.ask(|shard| Box::pin(async move { shard.fsck_as_job().await }))
+    }
+
+    fn order_replication(&self, action: ReplicationAction) -> Answer<'_, Replication> {
+        self.ask(move |shard| Box::pin(async move { shard.order_replication(action).await }))
     }
 
     fn scrub(&self) -> Answer<'_, ScrubReport> {
@@ -222,7 +227,7 @@ impl Shard {
             options.clients = parsed.map_err(|_| Problem::new(&codes::BAD_INPUT, "a network of --allow is not one"))?;
         }
         let name = request.name;
-        match self.fs.create_datastore(&name, options).await {
+        match self.fs()?.create_datastore(&name, options).await {
             Ok(info) => Ok(self.datastore(&info)),
             Err(Refusal::Exists) => {
                 Err(Problem::new(&codes::DATASTORE_EXISTS, format!("datastore \"{name}\" is there already")))
@@ -233,7 +238,7 @@ impl Shard {
 
     async fn delete_datastore(&self, name: String, confirmed: bool) -> Result<DatastoreDeleted, Problem> {
         let deletion = if confirmed { Deletion::WithContent } else { Deletion::IfEmpty };
-        match self.fs.delete_datastore(&name, deletion).await {
+        match self.fs()?.delete_datastore(&name, deletion).await {
             Ok(()) => Ok(DatastoreDeleted { name }),
             Err(Refusal::NoEntry) => {
                 Err(Problem::new(&codes::DATASTORE_NOT_FOUND, format!("no datastore named \"{name}\"")))
@@ -303,7 +308,7 @@ impl Shard {
         if left_nothing(&scrub) {
             self.last_fsck_ns.set(ns(started_at).zip(ns(Timestamp::now())));
         }
-        let names = self.fs.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
+        let names = self.fs()?.check().await.map_err(|refusal| cannot(format!("{refusal:?}")))?;
         let audit = self.engine.audit(true).await.map_err(|refusal| cannot(refusal.to_string()))?;
         let mut damage: Vec<Damage> = names
             .iter()

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use control::{Problem, codes};
 use serde::{Deserialize, Serialize};
 
+use crate::pair::PairConfig;
+
 /// Settings of a store. Relative paths are relative to the file they stand in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +57,9 @@ pub struct StoreConfig {
     /// How the drives are shared; what is not said has its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<IoConfig>,
+    /// The other half, where this pool holds one of two copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairConfig>,
     /// Folder for what the API keeps: certificate, tokens, events, jobs, audit log.
     #[serde(default = "default_state")]
     pub state: PathBuf,
@@ -109,6 +114,9 @@ impl StoreConfig {
         }
         if let Some(profiles) = config.io.as_mut().and_then(|io| io.profiles.as_mut()) {
             *profiles = folder.join(&*profiles);
+        }
+        if let Some(pair) = &mut config.pair {
+            pair.membership = folder.join(&pair.membership);
         }
         config.file = Some(path.to_owned());
         Ok(config)

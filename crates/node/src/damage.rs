@@ -21,8 +21,9 @@ impl Shard {
         if files.is_empty() {
             return Names::new();
         }
-        let mut names = self.fs.paths_of(&files).await.unwrap_or_default();
-        let snapshots = self.fs.snapshot_paths().await.unwrap_or_default().into_iter();
+        let Ok(fs) = self.fs() else { return Names::new() };
+        let mut names = fs.paths_of(&files).await.unwrap_or_default();
+        let snapshots = fs.snapshot_paths().await.unwrap_or_default().into_iter();
         names.extend(snapshots.filter(|(file, _)| files.contains(file)).map(|(file, (_, path))| (file, path)));
         names
     }

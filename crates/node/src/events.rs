@@ -44,6 +44,9 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
         if shard.engine.status().stopped {
             return stopped;
         }
+        if shard.pair.as_ref().is_some_and(|pair| pair.is_stopped()) {
+            return "this site can no longer make durable what the pair has agreed on";
+        }
     }
 }
 
@@ -58,7 +61,10 @@ async fn tell_losses(shard: Rc<Shard>, stripes: BTreeSet<StripeId>) {
         return;
     };
     let files = ranges.iter().map(|range| range.file).collect();
-    let paths = shard.fs.paths_of(&files).await.unwrap_or_default();
+    let paths = match shard.fs() {
+        Ok(fs) => fs.paths_of(&files).await.unwrap_or_default(),
+        Err(_) => BTreeMap::new(),
+    };
     for range in &ranges {
         let path = paths.get(&range.file).cloned().unwrap_or_else(|| format!("#{}", range.file));
         let (offset_bytes, len_bytes) = (range.offset_bytes, range.len_bytes);

@@ -6,7 +6,7 @@ use base::port::{Drive as _, LegKind};
 use control::datastore::Datastore;
 use control::pool::{Drive, DriveState, Journal, JournalKind, JournalLeg, Pool, PoolState, Rebuild, RebuildDrive};
 use control::status::{Facts, NfsService};
-use datastore::{DatastoreInfo, DatastoreOptions, RootUser};
+use datastore::{DatastoreInfo, DatastoreOptions, Filesystem, RootUser};
 use engine::Store;
 use journal::LegState;
 
@@ -16,24 +16,27 @@ use crate::healer::{Bay, words};
 use crate::io;
 use crate::sample;
 use crate::shard::Shard;
+use crate::site_store::SiteStore;
 
 impl Shard {
     /// Everything that `status` and its relatives show.
     pub(crate) fn facts(&self) -> Facts {
         self.look_at_progress();
         let samples = self.samples.borrow();
+        let front = self.front();
         Facts {
             site: self.config.site.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             pools: vec![self.pool()],
             journal: self.journal(),
+            replication: self.pair.as_ref().map(|pair| pair.facts(&self.config, self.front().is_some())),
             nfs: NfsService {
                 host: self.ready.nfs.ip().to_string(),
                 port: self.ready.nfs.port(),
                 mount_port: self.ready.mount.port(),
-                connections: Some(self.door.counts().open),
-                datastores: self.fs.datastores().iter().filter(|info| !info.name.is_empty()).count() as u64,
+                connections: Some(front.as_ref().map_or(0, |front| front.door.counts().open)),
+                datastores: front.as_ref().map_or(0, |front| named(&front.fs) as u64),
                 locks: true,
             },
             load: samples.0.load(&samples.1),
@@ -205,8 +208,9 @@ impl Shard {
         let mounted = |(_, path): &(std::net::IpAddr, Vec<u8>)| {
             path.split(|&byte| byte == b'/').nth(1) == Some(info.name.as_bytes())
         };
+        let front = self.front();
         Datastore {
-            id: Some(format!("{:016x}-{}", self.fs.pool(), info.id.0)),
+            id: front.as_ref().map(|front| format!("{:016x}-{}", front.fs.pool(), info.id.0)),
             name: info.name.clone(),
             export: format!("/{}", info.name),
             created_at: None,
@@ -219,9 +223,13 @@ impl Shard {
             } else {
                 info.options.clients.iter().map(ToString::to_string).collect()
             },
-            mounts: Some(self.service.mounts().iter().filter(|mount| mounted(mount)).count() as u64),
+            mounts: front.map(|front| front.service.mounts().iter().filter(|mount| mounted(mount)).count() as u64),
         }
     }
+}
+
+fn named(fs: &Filesystem<SiteStore>) -> usize {
+    fs.datastores().iter().filter(|info| !info.name.is_empty()).count()
 }
 
 fn rebuild(status: &engine::RebuildStatus) -> Rebuild {

@@ -15,12 +15,14 @@ mod damage;
 mod events;
 mod expand;
 mod facts;
+mod front;
 mod healer;
 mod inject;
 mod io;
 mod ledger;
 mod metrics;
 pub mod nfs_door;
+mod pair;
 mod pool;
 mod progress;
 mod ready;
@@ -29,6 +31,7 @@ mod repair_scan;
 mod sample;
 mod schedules;
 mod shard;
+mod site_store;
 mod upkeep;
 mod vms;
 
@@ -47,6 +50,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 pub use config::{DEFAULT_STATE, IoConfig, StoreConfig};
+pub use pair::{Founding, Introduction, PairConfig, PairInvitation, found, join};
 pub use ready::Ready;
 pub use records::{LOCAL_TOKEN, state_files};
 pub use world_real::{create_sparse_file, create_zeroed_file};
@@ -62,7 +66,14 @@ fn runtime() -> Result<Runtime, Problem> {
 /// be empty, and in it a datastore named `first_datastore`.
 pub fn create(config: &StoreConfig, first_datastore: Option<&str>) -> Result<(), Problem> {
     let world = world_real::real_world();
-    LocalSet::new().block_on(&runtime()?, pool::create(config, first_datastore, &world))
+    LocalSet::new().block_on(&runtime()?, pool::create(config, first_datastore, None, &world))
+}
+
+/// Makes the pool that `config` names one half of a pair. Its first datastore is made when the
+/// pair serves for the first time.
+pub fn create_paired(config: &StoreConfig, founding: &Founding) -> Result<(), Problem> {
+    let world = world_real::real_world();
+    LocalSet::new().block_on(&runtime()?, pool::create(config, None, Some(founding), &world))
 }
 
 /// Scans a store that is not served for everything that is stored in it. If metadata is damaged

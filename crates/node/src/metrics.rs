@@ -32,7 +32,10 @@ const PROCEDURES: [&str; 22] = [
 /// Complete families, each with its type.
 pub(crate) fn page(shard: &Shard) -> String {
     let mut out = String::new();
-    let counts = shard.service.counts();
+    // A site that does not serve has answered nothing.
+    let front = shard.front();
+    let counts = front.as_ref().map(|front| front.service.counts()).unwrap_or_default();
+    let door = front.map(|front| front.door.counts()).unwrap_or_default();
     // Writing to a String cannot fail.
     let _ = writeln!(out, "# TYPE vmhold_nfs_calls_total counter");
     for (name, calls) in PROCEDURES.iter().zip(counts.calls) {
@@ -42,7 +45,7 @@ pub(crate) fn page(shard: &Shard) -> String {
     for (name, time_ns) in PROCEDURES.iter().zip(counts.time_ns) {
         let _ = writeln!(out, "vmhold_nfs_call_seconds_total{{procedure=\"{name}\"}} {}", time_ns as f64 / 1e9);
     }
-    let (engine, raid, door) = (shard.engine.counters(), shard.engine.group().counters(), shard.door.counts());
+    let (engine, raid) = (shard.engine.counters(), shard.engine.group().counters());
     let hedges = shard.engine.group().hedges();
     let journal = shard.engine.journal_status();
     for (name, value) in [

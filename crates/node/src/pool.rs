@@ -10,12 +10,14 @@ use control::{Problem, codes};
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::{Engine, Opened, Options};
 use raid::{Group, GroupOptions};
+use replica::Replica;
 use world_real::{OpenError, RealLeg, Ring, open_leg};
 
 use crate::config::StoreConfig;
 use crate::healer::{Healer, SmallestThatFits};
 use crate::inject::Injector;
 use crate::io;
+use crate::pair::{Founding, PairConfig};
 
 /// How often media are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -106,7 +108,12 @@ fn each<T>(
 }
 
 /// Makes a pool of the media, with a filesystem in it and `first` as its first datastore.
-pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &World) -> Result<(), Problem> {
+pub(crate) async fn create(
+    config: &StoreConfig,
+    first: Option<&str>,
+    founding: Option<&Founding>,
+    world: &World,
+) -> Result<(), Problem> {
     let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() }, world);
     if media.healer.drives().len() != config.drives.len() || media.legs.len() != config.journal.len() {
         return Err(Problem::new(&codes::BAD_INPUT, "not every drive and journal leg could be opened")
@@ -125,15 +132,27 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
             .why(refused.to_string())
     })?;
     let mut identity = [0; 16];
-    world.chance.fill(&mut identity);
+    match founding {
+        Some(founding) => identity = founding.handle_key,
+        None => world.chance.fill(&mut identity),
+    }
     group.register_cas(IDENTITY_REGISTER, 0, &identity).await.map_err(|refused| cannot(config, &refused))?;
     if config.lab {
         group.register_cas(LAB_REGISTER, 0, &[1]).await.map_err(|refused| cannot(config, &refused))?;
     }
-    Engine::format(&group, &media.legs(), world).await.map_err(|refused| cannot(config, &refused))?;
+    let formatted = match founding {
+        Some(founding) => Engine::format_as_twin(&group, &media.legs(), world, founding.content_key).await,
+        None => Engine::format(&group, &media.legs(), world).await,
+    };
+    formatted.map_err(|refused| cannot(config, &refused))?;
     let (engine, _) = start(config, group.clone(), &media, world).await?;
+    if let Some(founding) = founding {
+        // The filesystem is the pair's: whoever is primary first makes it, at both sites at once.
+        Replica::found(&engine, founding.standing).await.map_err(|refused| cannot(config, &refused))?;
+        return engine.checkpoint().await.map_err(|refused| cannot(config, &refused));
+    }
     let store = Rc::new(engine.clone());
-    let identity = identity_of(&group).await;
+    let identity = identity_of(&group, None).await;
     Filesystem::format(&*store, world, &identity, DatastoreOptions::open())
         .await
         .map_err(|refused| cannot(config, &refused))?;
@@ -148,7 +167,7 @@ pub(crate) async fn create(config: &StoreConfig, first: Option<&str>, world: &Wo
 /// Opens the pool.
 pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine, Opened, Identity, Media), Problem> {
     let (group, media) = assemble(config, world).await?;
-    let identity = identity_of(&group).await;
+    let identity = identity_of(&group, config.pair.as_ref()).await;
     let (engine, opened) = start(config, group, &media, world).await?;
     Ok((engine, opened, identity, media))
 }
@@ -196,13 +215,14 @@ async fn start(config: &StoreConfig, group: Group, media: &Media, world: &World)
     })
 }
 
-/// Who the pool is.
-pub(crate) async fn identity_of(group: &Group) -> Identity {
+/// Who the pool is for clients: both pools of a pair are the same.
+pub(crate) async fn identity_of(group: &Group, pair: Option<&PairConfig>) -> Identity {
     let register = group.register_read(IDENTITY_REGISTER).await;
     let mut handle_key = [0; 16];
     let len = register.bytes.len().min(16);
     handle_key[..len].copy_from_slice(&register.bytes[..len]);
-    let first = group.id().0[..8].try_into().expect("a group id has 16 bytes");
+    let id = pair.map_or(group.id().0, |pair| pair.id.0);
+    let first = id[..8].try_into().expect("an id has 16 bytes");
     Identity { pool: u64::from_be_bytes(first), handle_key }
 }
 

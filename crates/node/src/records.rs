@@ -162,6 +162,7 @@ mod tests {
             rpcbind: false,
             api: ([127, 0, 0, 1], 0).into(),
             io: None,
+            pair: None,
             state: folder.join("control"),
         }
     }

@@ -43,7 +43,7 @@ pub(crate) async fn run(
     };
     let (group, media) = pool::assemble(config, world).await?;
     let salvage = Salvage::scan(&group).await.map_err(|fault| cannot(fault.to_string()))?;
-    let names = names_of(&salvage, world, pool::identity_of(&group).await).await;
+    let names = names_of(&salvage, world, pool::identity_of(&group, config.pair.as_ref()).await).await;
     let absent = group
         .status()
         .drives

@@ -24,7 +24,9 @@ const WRITE: usize = 7;
 
 impl Sample {
     pub fn of(shard: &Shard) -> Sample {
-        let (counts, door) = (shard.service.counts(), shard.door.counts());
+        let front = shard.front();
+        let counts = front.as_ref().map(|front| front.service.counts()).unwrap_or_default();
+        let door = front.map(|front| front.door.counts()).unwrap_or_default();
         Sample {
             at: Some(Instant::now()),
             calls: counts.calls.to_vec(),
@@ -42,14 +44,15 @@ impl Sample {
     /// Rates since `earlier`; unknown until there are two samples.
     pub fn load(&self, earlier: &Sample) -> Load {
         let Some(span) = self.span_seconds(earlier) else { return Load::default() };
-        let calls = |which: usize| (self.calls[which] - earlier.calls[which]) as f64;
+        // They begin anew with the front: a site of a pair has one while it is primary.
+        let calls = |which: usize| self.calls[which].saturating_sub(earlier.calls[which]) as f64;
         let all: f64 = (1..v3::PROCEDURES as usize).map(calls).sum();
         let cpu = self.cpu_seconds.zip(earlier.cpu_seconds).map(|(now, then)| (now - then) / span * 100.0);
         Load {
             reads_per_second: Some(calls(READ) / span),
             writes_per_second: Some(calls(WRITE) / span),
             others_per_second: Some((all - calls(READ) - calls(WRITE)) / span),
-            bytes_per_second: Some((self.bytes - earlier.bytes) as f64 / span),
+            bytes_per_second: Some(self.bytes.saturating_sub(earlier.bytes) as f64 / span),
             cpu_percent: cpu,
         }
     }

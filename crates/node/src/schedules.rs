@@ -7,10 +7,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use datastore::{Refusal, VmSchedule, VmSnapshot};
+use datastore::{Filesystem, Refusal, VmSchedule, VmSnapshot};
 use jiff::Timestamp;
 
 use crate::shard::Shard;
+use crate::site_store::SiteStore;
 
 /// What the names of scheduled snapshots start with.
 const PREFIX: &str = "auto_";
@@ -50,25 +51,26 @@ fn decide(schedule: &VmSchedule, snapshots: &[VmSnapshot], now: Timestamp) -> Du
 pub(crate) async fn keep_schedules(shard: Rc<Shard>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let Ok(schedules) = shard.fs.vm_schedules().await else { continue };
+        let Ok(fs) = shard.fs() else { continue };
+        let Ok(schedules) = fs.vm_schedules().await else { continue };
         if schedules.is_empty() {
             continue;
         }
         let Ok(snapshots) = shard.snapshots_by_vm().await else { continue };
         for schedule in schedules {
             let own = snapshots.get(&(schedule.datastore.clone(), schedule.vm.clone()));
-            if let Err(refusal) = tend(&shard, &schedule, own.map_or(&[][..], Vec::as_slice)).await {
+            if let Err(refusal) = tend(&fs, &schedule, own.map_or(&[][..], Vec::as_slice)).await {
                 tracing::warn!(vm = schedule.vm, datastore = schedule.datastore, %refusal, "a scheduled snapshot was not taken");
             }
         }
     }
 }
 
-async fn tend(shard: &Shard, schedule: &VmSchedule, snapshots: &[VmSnapshot]) -> Result<(), Refusal> {
+async fn tend(fs: &Filesystem<SiteStore>, schedule: &VmSchedule, snapshots: &[VmSnapshot]) -> Result<(), Refusal> {
     let (datastore, vm) = (schedule.datastore.as_str(), schedule.vm.as_str());
     let due = decide(schedule, snapshots, Timestamp::now());
     if let Some(name) = due.take {
-        match shard.fs.snapshot_vm(datastore, vm, &name).await {
+        match fs.snapshot_vm(datastore, vm, &name).await {
             Ok(_) => tracing::info!(vm, datastore, snapshot = name, "scheduled snapshot"),
             // The VM is gone; its snapshots stay, and the schedule waits for it.
             Err(Refusal::NoEntry) => return Ok(()),
@@ -76,7 +78,7 @@ async fn tend(shard: &Shard, schedule: &VmSchedule, snapshots: &[VmSnapshot]) ->
         }
     }
     for name in due.delete {
-        shard.fs.delete_vm_snapshot(datastore, vm, &name).await?;
+        fs.delete_vm_snapshot(datastore, vm, &name).await?;
     }
     Ok(())
 }

@@ -1,34 +1,25 @@
-//! A store at work: engine, filesystem and NFS service on one thread.
-//!
-//! The whole write path at one glance: a connection's task reads a record from its socket
-//! (`nfs_door`), the service decodes it in place (`nfs`), the filesystem checks rights and
-//! ranges (`datastore`), the engine appends to the journal and waits (`engine`,
-//! `journal`); when the batch is on every leg the record is applied and the reply goes
-//! out with all others that became ready in the same turn.
+//! A store at work on one thread: its media, its engine, and what answers clients ([`Front`]).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use control::Problem;
 use control::server::Books;
+use control::{Problem, codes};
 use datastore::Filesystem;
 use engine::{Engine, Opened};
-use nfs::{Mapping, Portmap, Service, Transport, mount, nlm, nsm, v3};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Notify;
 
 use crate::config::StoreConfig;
 use crate::events::log_until_stopped;
-use crate::nfs_door::{Door, answer_datagrams, call_clients, register, unregister};
+use crate::front::{Addresses, Front};
+use crate::pair::Site;
 use crate::pool::{self, Media};
 use crate::progress::Progress;
-use crate::ready::{Ready, bind, bind_datagrams};
+use crate::ready::Ready;
 use crate::sample::Sample;
 use crate::schedules::keep_schedules;
-
-const PORTMAP_PORT: u16 = 111;
-/// Connections get this long to take their last replies.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+use crate::site_store::SiteStore;
 
 /// Why a shard cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +36,11 @@ pub(crate) struct Shard {
     pub books: Books,
     pub engine: Engine,
     pub opened: Opened,
-    pub fs: Rc<Filesystem<Engine>>,
-    pub service: Rc<Service<Engine>>,
-    pub door: Rc<Door>,
+    /// What answers clients, while something does.
+    front: RefCell<Option<Rc<Front>>>,
+    front_changed: Notify,
+    /// The other half, where there is one.
+    pub pair: Option<Rc<Site>>,
     pub ready: Ready,
     pub started: Instant,
     /// Newest and the one before, a second apart.
@@ -60,37 +53,27 @@ pub(crate) struct Shard {
     pub media: Rc<Media>,
     /// Rebuild and scrub, as jobs.
     pub progress: Progress,
-    mappings: Vec<Mapping>,
 }
 
 impl Shard {
-    /// Opens the store and starts to serve NFS.
+    /// Opens the store and starts to serve NFS; a site of a pair does so when it is primary.
     pub async fn start(config: StoreConfig, books: Books) -> Result<Rc<Shard>, Problem> {
         let world = world_real::real_world();
-        let nfs = bind(config.nfs, "NFS").await?;
-        let mounts = match config.mount {
-            Some(address) => Some(bind(address, "MOUNT").await?),
-            None => None,
+        // What another process has is found out before anything else is done.
+        let addresses = match &config.pair {
+            None => Some(Addresses::take(&config).await?),
+            Some(_) => None,
         };
         let (engine, opened, identity, media) = pool::open(&config, &world).await?;
-        let cannot = |why: String| {
-            Problem::new(&control::codes::POOL_FAULTED, format!("pool \"{}\" cannot be served", config.pool)).why(why)
+        let at = match &addresses {
+            Some(addresses) => addresses.at(&config),
+            None => (config.nfs, config.mount.unwrap_or(config.nfs)),
         };
-        let fs = Filesystem::open(Rc::new(engine.clone()), world.clone(), identity).await;
-        let fs = fs.map_err(|refused| match refused {
-            datastore::OpenRefusal::Store(engine::store::StoreRefusal::Unreadable { .. }) => {
-                Problem::new(&control::codes::METADATA_DAMAGED, format!("pool \"{}\" cannot be served", config.pool))
-                    .why(refused.to_string())
-            }
-            _ => cannot(refused.to_string()),
-        })?;
-        let address = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
-        let nfs_at = address(&nfs, config.nfs);
-        let mount_at = mounts.as_ref().map_or(nfs_at, |listener| address(listener, nfs_at));
-        let mappings = mappings(nfs_at.port(), mount_at.port(), config.portmap);
-        let service = Service::open(fs.clone(), world, Portmap { mappings: mappings.clone() }).await;
-        let service = service.map_err(|refused| cannot(format!("{refused:?}")))?;
-        let ready = Ready { nfs: nfs_at, mount: mount_at, api: config.api, fingerprint: None };
+        let pair = match &config.pair {
+            Some(pair) => Some(Site::open(&engine, &world, pair).await?),
+            None => None,
+        };
+        let ready = Ready { nfs: at.0, mount: at.1, api: config.api, fingerprint: None };
         let legs = media.leg_opener();
         let media = Rc::new(media);
         tokio::task::spawn_local(media.clone().watch(engine.clone()));
@@ -99,9 +82,9 @@ impl Shard {
             books,
             engine,
             opened,
-            fs,
-            service,
-            door: Door::new(),
+            front: RefCell::default(),
+            front_changed: Notify::new(),
+            pair,
             ready,
             started: Instant::now(),
             samples: RefCell::default(),
@@ -109,35 +92,46 @@ impl Shard {
             last_fsck_ns: Cell::new(None),
             media,
             progress: Progress::default(),
-            mappings,
         });
-        shard.open_doors(nfs, mounts).await?;
+        match (addresses, &shard.pair) {
+            (Some(addresses), _) => {
+                let store = SiteStore::Alone(shard.engine.clone());
+                let front = Front::open(store, (world, identity), &shard.config, at).await?;
+                front.listen(&shard.config, addresses).await?;
+                shard.set_front(Some(front));
+            }
+            (None, Some(site)) => {
+                tokio::task::spawn_local(site.clone().take_turns(shard.clone(), (world, identity)));
+            }
+            (None, None) => {}
+        }
+        tokio::task::spawn_local(sample_for_ever(shard.clone()));
+        tokio::task::spawn_local(keep_schedules(shard.clone()));
         Ok(shard)
     }
 
-    async fn open_doors(self: &Rc<Self>, nfs: TcpListener, mounts: Option<TcpListener>) -> Result<(), Problem> {
-        for listener in [Some(nfs), mounts].into_iter().flatten() {
-            tokio::task::spawn_local(self.door.clone().listen(self.service.clone(), listener));
-        }
-        if self.config.portmap || self.config.rpcbind {
-            // Clients announce their restarts (NSM) by UDP, to where a portmapper sends them.
-            let datagrams = bind_datagrams(self.ready.mount, "NSM").await?;
-            tokio::task::spawn_local(answer_datagrams(self.service.clone(), datagrams));
-        }
-        if self.config.portmap {
-            let address = (self.config.nfs.ip(), PORTMAP_PORT).into();
-            let streams = bind(address, "the portmapper").await?;
-            let datagrams: UdpSocket = bind_datagrams(address, "the portmapper").await?;
-            tokio::task::spawn_local(self.door.clone().listen(self.service.clone(), streams));
-            tokio::task::spawn_local(answer_datagrams(self.service.clone(), datagrams));
-        }
-        if self.config.rpcbind && !register(&self.mappings).await {
-            tracing::warn!(code = "VH2042", "no rpcbind answers on this machine; clients need port= and mountport=");
-        }
-        tokio::task::spawn_local(call_clients(self.service.clone()));
-        tokio::task::spawn_local(sample_for_ever(self.clone()));
-        tokio::task::spawn_local(keep_schedules(self.clone()));
-        Ok(())
+    /// What answers clients now, if anything does.
+    pub fn front(&self) -> Option<Rc<Front>> {
+        self.front.borrow().clone()
+    }
+
+    /// From now on this answers clients.
+    pub fn set_front(&self, front: Option<Rc<Front>>) {
+        *self.front.borrow_mut() = front;
+        self.front_changed.notify_waiters();
+    }
+
+    /// The filesystem that is served here.
+    ///
+    /// # Errors
+    /// `NOT_PRIMARY` at a site of a pair that does not serve.
+    pub fn fs(&self) -> Result<Rc<Filesystem<SiteStore>>, Problem> {
+        let front = self.front();
+        front.map(|front| front.fs.clone()).ok_or_else(|| {
+            Problem::new(&codes::NOT_PRIMARY, format!("{} does not serve now", self.config.site))
+                .why("it is one of two sites, and not the primary; or it is about to become it")
+                .step("ask the other site; which of them serves: vmhold replication status")
+        })
     }
 
     /// Returns when the store must not go on: a panic outside a decoder, or an engine that
@@ -145,43 +139,37 @@ impl Shard {
     pub async fn until_ended(self: &Rc<Self>) -> Ended {
         tokio::select! {
             biased;
-            () = self.door.until_defect() => Ended::Defect,
+            () = self.until_defect() => Ended::Defect,
             why = log_until_stopped(self.clone()) => Ended::Stopped(why),
+        }
+    }
+
+    async fn until_defect(&self) {
+        loop {
+            let changed = self.front_changed.notified();
+            match self.front() {
+                None => changed.await,
+                Some(front) => tokio::select! {
+                    biased;
+                    () = front.door.until_defect() => return,
+                    () = changed => {}
+                },
+            }
         }
     }
 
     /// Stops serving, then makes everything durable outside the journal.
     pub async fn stop(&self) -> Result<(), Problem> {
-        if self.config.rpcbind {
-            unregister(&self.mappings).await;
-        }
-        if tokio::time::timeout(STOP_WITHIN, self.door.stop()).await.is_err() {
-            tracing::warn!("some clients did not take their last replies; they will ask again");
+        if let Some(front) = self.front() {
+            front.stop().await;
         }
         self.engine.checkpoint().await.map_err(|refused| {
             // Nothing is lost: the journal holds what the checkpoint would have moved.
-            Problem::new(&control::codes::POOL_FAULTED, "the last checkpoint could not be made")
+            Problem::new(&codes::POOL_FAULTED, "the last checkpoint could not be made")
                 .why(refused.to_string())
                 .note("every acknowledged write is in the journal and is replayed at the next start")
         })
     }
-}
-
-fn mappings(nfs: u16, mounts: u16, portmap: bool) -> Vec<Mapping> {
-    let programs = [
-        (v3::PROGRAM, 3, nfs),
-        (mount::PROGRAM, 3, mounts),
-        (mount::PROGRAM, 1, mounts),
-        (nlm::PROGRAM, 4, mounts),
-        (nsm::PROGRAM, 1, mounts),
-    ];
-    let mapping = |(program, version, port)| Mapping { program, version, port, transport: Transport::Tcp };
-    let mut all: Vec<Mapping> = programs.into_iter().map(mapping).collect();
-    all.push(Mapping { transport: Transport::Udp, ..mapping((nsm::PROGRAM, 1, mounts)) });
-    if portmap {
-        all.push(mapping((100_000, 2, PORTMAP_PORT)));
-    }
-    all
 }
 
 async fn sample_for_ever(shard: Rc<Shard>) {

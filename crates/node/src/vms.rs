@@ -64,9 +64,9 @@ impl Shard {
     pub(crate) async fn vms(&self) -> Result<Vec<Vm>, Problem> {
         let cannot = |refusal: Refusal| refused("", refusal);
         let mut vms = Vec::new();
-        let schedules = self.fs.vm_schedules().await.map_err(cannot)?;
+        let schedules = self.fs()?.vm_schedules().await.map_err(cannot)?;
         let mut snapshots = self.snapshots_by_vm().await.map_err(cannot)?;
-        for found in self.fs.vms().await.map_err(cannot)? {
+        for found in self.fs()?.vms().await.map_err(cannot)? {
             let own = (found.datastore.clone(), found.name.clone());
             let snapshots = snapshots.remove(&own).unwrap_or_default();
             let files = found.files.into_iter().map(|file| VmFile {
@@ -91,8 +91,9 @@ impl Shard {
     /// All snapshots by datastore and VM, oldest first: read once, however many VMs there are.
     pub(crate) async fn snapshots_by_vm(&self) -> Result<BTreeMap<(String, String), Vec<Taken>>, Refusal> {
         let mut by_vm: BTreeMap<(String, String), Vec<Taken>> = BTreeMap::new();
-        for datastore in self.fs.datastores() {
-            for taken in self.fs.vm_snapshots(&datastore.name, None).await? {
+        let fs = self.fs().map_err(|_| Refusal::Stopped)?;
+        for datastore in fs.datastores() {
+            for taken in fs.vm_snapshots(&datastore.name, None).await? {
                 by_vm.entry((taken.datastore.clone(), taken.vm.clone())).or_default().push(taken);
             }
         }
@@ -100,7 +101,7 @@ impl Shard {
     }
 
     pub(crate) async fn rename_vm(&self, datastore: &str, vm: &str, new: &str) -> Result<VmChanged, Problem> {
-        self.fs.rename_vm(datastore, vm, new).await.map_err(|refusal| match refusal {
+        self.fs()?.rename_vm(datastore, vm, new).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_vm(datastore, vm),
             Refusal::Exists => exists(new),
             refusal => refused(vm, refusal),
@@ -109,7 +110,7 @@ impl Shard {
     }
 
     pub(crate) async fn assign_to_vm(&self, datastore: &str, wish: VmAssignment) -> Result<VmAssignment, Problem> {
-        let assigned = self.fs.assign_to_vm(datastore, &wish.path, wish.vm.as_deref()).await;
+        let assigned = self.fs()?.assign_to_vm(datastore, &wish.path, wish.vm.as_deref()).await;
         assigned.map_err(|refusal| match refusal {
             Refusal::NoEntry => {
                 Problem::new(&codes::NOT_FOUND, format!("no file \"{}\" in datastore \"{datastore}\"", wish.path))
@@ -126,7 +127,7 @@ impl Shard {
         order: VmScheduleOrder,
     ) -> Result<VmScheduleOrder, Problem> {
         let wish = order.schedule.map(|schedule| (schedule.every_seconds, schedule.keep));
-        self.fs.schedule_vm(datastore, vm, wish).await.map_err(|refusal| match refusal {
+        self.fs()?.schedule_vm(datastore, vm, wish).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_vm(datastore, vm),
             refusal => refused(vm, refusal),
         })?;
@@ -134,20 +135,20 @@ impl Shard {
     }
 
     pub(crate) async fn vm_snapshots(&self, datastore: &str, vm: &str) -> Result<Vec<VmSnapshot>, Problem> {
-        let found = self.fs.vm_snapshots(datastore, Some(vm)).await.map_err(|refusal| match refusal {
+        let found = self.fs()?.vm_snapshots(datastore, Some(vm)).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => {
                 Problem::new(&codes::DATASTORE_NOT_FOUND, format!("no datastore named \"{datastore}\""))
             }
             refusal => refused(vm, refusal),
         })?;
-        if found.is_empty() && self.fs.vm(datastore, vm).await.is_err() {
+        if found.is_empty() && self.fs()?.vm(datastore, vm).await.is_err() {
             return Err(no_vm(datastore, vm));
         }
         Ok(found.into_iter().map(snapshot).collect())
     }
 
     pub(crate) async fn snapshot_vm(&self, datastore: &str, vm: &str, name: &str) -> Result<VmSnapshot, Problem> {
-        let taken = self.fs.snapshot_vm(datastore, vm, name).await;
+        let taken = self.fs()?.snapshot_vm(datastore, vm, name).await;
         taken.map(snapshot).map_err(|refusal| match refusal {
             Refusal::NoEntry => no_vm(datastore, vm),
             Refusal::Exists => {
@@ -164,7 +165,7 @@ impl Shard {
         vm: &str,
         name: &str,
     ) -> Result<VmSnapshot, Problem> {
-        let deleted = self.fs.delete_vm_snapshot(datastore, vm, name).await;
+        let deleted = self.fs()?.delete_vm_snapshot(datastore, vm, name).await;
         deleted.map(snapshot).map_err(|refusal| match refusal {
             Refusal::NoEntry => no_snapshot(datastore, vm, name),
             refusal => refused(vm, refusal),
@@ -178,8 +179,8 @@ impl Shard {
         (name, file): (String, Option<String>),
     ) -> Result<VmChanged, Problem> {
         let done = match &file {
-            Some(path) => self.fs.roll_back_file(datastore, vm, (&name, path)).await,
-            None => self.fs.roll_back_vm(datastore, vm, &name).await,
+            Some(path) => self.fs()?.roll_back_file(datastore, vm, (&name, path)).await,
+            None => self.fs()?.roll_back_vm(datastore, vm, &name).await,
         };
         let done = done.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_snapshot_with(datastore, vm, &name, file.as_deref()),
@@ -195,7 +196,7 @@ impl Shard {
         vm: &str,
         (name, new): (&str, &str),
     ) -> Result<VmChanged, Problem> {
-        let made = self.fs.clone_vm(datastore, vm, name, new).await.map_err(|refusal| match refusal {
+        let made = self.fs()?.clone_vm(datastore, vm, name, new).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_snapshot(datastore, vm, name),
             Refusal::Exists => exists(new),
             refusal => refused(vm, refusal),
@@ -210,7 +211,7 @@ impl Shard {
         vm: &str,
         path: &str,
     ) -> Result<Vec<FileSnapshot>, Problem> {
-        let held = self.fs.file_snapshots(datastore, vm, path).await.map_err(|refusal| match refusal {
+        let held = self.fs()?.file_snapshots(datastore, vm, path).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_vm(datastore, vm),
             refusal => refused(vm, refusal),
         })?;
@@ -224,7 +225,7 @@ impl Shard {
     pub(crate) async fn clone_file(&self, datastore: &str, wish: FileClone) -> Result<FileClone, Problem> {
         let snapshot = wish.snapshot.as_ref().map(|of| (of.vm.as_str(), of.name.as_str()));
         let from = CloneSource { path: &wish.path, snapshot };
-        self.fs.clone_file(datastore, &from, &wish.to).await.map_err(|refusal| match (refusal, snapshot) {
+        self.fs()?.clone_file(datastore, &from, &wish.to).await.map_err(|refusal| match (refusal, snapshot) {
             (Refusal::NoEntry, Some((vm, name))) => no_snapshot_with(datastore, vm, name, Some(&wish.path)),
             (Refusal::NoEntry, None) => {
                 Problem::new(&codes::NOT_FOUND, format!("no file \"{}\" in datastore \"{datastore}\"", wish.path))
@@ -242,7 +243,7 @@ impl Shard {
         (from, to): (String, Option<String>),
     ) -> Result<VmDifference, Problem> {
         let found =
-            self.fs.compare_vm(datastore, vm, (&from, to.as_deref())).await.map_err(|refusal| match refusal {
+            self.fs()?.compare_vm(datastore, vm, (&from, to.as_deref())).await.map_err(|refusal| match refusal {
                 Refusal::NoEntry => no_snapshot(datastore, vm, to.as_deref().unwrap_or(&from)),
                 refusal => refused(vm, refusal),
             })?;

@@ -146,6 +146,17 @@ impl Replica {
         look(&self.inner.mirror.borrow())
     }
 
+    /// Waits until `look` finds what it looks for. It looks after every change of the site.
+    pub async fn until<T>(&self, look: impl Fn(&Mirror) -> Option<T>) -> T {
+        loop {
+            let changed = self.inner.changed.notified();
+            if let Some(found) = self.with_mirror(&look) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
     /// The engine below.
     #[must_use]
     pub fn engine(&self) -> &Engine {

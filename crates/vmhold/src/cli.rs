@@ -10,6 +10,7 @@ use load::command::{BenchCommand, NfsCommand};
 use load::workload::parse_bytes;
 
 use crate::quickstart::QuickstartCommand;
+use crate::replication_command::{PairArgs, ReplicationCommand, SiteCommand};
 use crate::vm_command::VmCommand;
 
 const EXAMPLES: &str = "\
@@ -138,6 +139,10 @@ pub enum Noun {
     Accel(AccelCommand),
     /// The agent of a hypervisor host
     Host(HostCommand),
+    /// Two sites that hold the same: how they stand; pause, resume, failover
+    Replication(ReplicationCommand),
+    /// This site, as another one pairs with it
+    Site(SiteCommand),
     /// The third place that lets one of two sites go on alone
     Witness(WitnessCommand),
     /// Run the server
@@ -187,6 +192,7 @@ Keys of the configuration (TOML; paths are relative to the file):
   portmap         answer as portmapper on port 111 of the NFS address
   rpcbind         register with this machine's rpcbind
   cache_bytes     memory for blocks that were read
+  [pair]          the other half of one of two sites; written by vmhold pool create
   state           folder for certificate, tokens, events, jobs, audit log [control]";
 
 /// `pool`.
@@ -310,6 +316,9 @@ pub struct PoolCreate {
     /// Bytes of a stripe unit
     #[arg(long, value_parser = parse_bytes, value_name = "SIZE")]
     pub unit: Option<u64>,
+    /// The other half.
+    #[command(flatten)]
+    pub pair: PairArgs,
 }
 
 /// `drive`.

@@ -41,6 +41,7 @@ mod place;
 mod pool_command;
 mod process;
 mod quickstart;
+mod replication_command;
 mod say;
 mod serve;
 mod signals;
@@ -93,6 +94,8 @@ fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
         Noun::Serve(command) => serve::run(command, global, say),
         Noun::Host(command) => host_command::run(command, global, say),
         Noun::Witness(command) => witness_command::run(command, global, say),
+        Noun::Replication(command) => replication_command::run(command, global, say),
+        Noun::Site(command) => replication_command::sites(command, global, say),
         Noun::Accel(command) => accel_command::run(command, global, say),
         Noun::Quickstart(command) => quickstart::run(command, global, say),
         Noun::Status => store_command::status(global, say),

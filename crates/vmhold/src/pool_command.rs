@@ -10,7 +10,7 @@ use control::pool::{DriveList, DriveState, Pool, PoolList, PoolState};
 use control::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use control::{Document, Envelope, Exit, Problem, codes};
 use jiff::Timestamp;
-use node::StoreConfig;
+use node::{PairConfig, PairInvitation, StoreConfig};
 use serde::Serialize;
 
 use crate::appliance::{self, change};
@@ -37,6 +37,8 @@ struct PoolCreated {
     drives: usize,
     journal_legs: usize,
     datastore: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invitation: Option<String>,
 }
 
 impl Document for PoolCreated {
@@ -211,7 +213,7 @@ fn create(create: &PoolCreate, global: &Global, say: &Say) -> Result<Exit, Probl
         return Err(Problem::new(&codes::POOL_EXISTS, format!("{} is there already", file.display()))
             .step("serve it: vmhold serve --config FILE"));
     }
-    let config = configuration(create, global)?;
+    let mut config = configuration(create, global)?;
     let media = || config.drives.iter().chain(&config.spares).chain(&config.journal);
     if media().any(|path| is_device(path)) {
         let names: Vec<String> = media().map(|path| path.display().to_string()).collect();
@@ -221,26 +223,42 @@ fn create(create: &PoolCreate, global: &Global, say: &Say) -> Result<Exit, Probl
         std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
     }
     let mut made = Vec::new();
-    let outcome = make_media(create, &config, &mut made)
-        .and_then(|()| node::create(&config, create.datastore.as_deref()))
-        .and_then(|()| config.save(&file));
-    if let Err(problem) = outcome {
-        // Only what this command made goes away again.
-        for path in made {
-            let _ = std::fs::remove_file(path);
-        }
-        return Err(problem);
-    }
+    let outcome = make_media(create, &config, &mut made).and_then(|()| make_pool(create, &file, &mut config));
+    // Only what this command made goes away again.
+    let invitation = outcome.inspect_err(|_| made.iter().for_each(|path| drop(std::fs::remove_file(path))))?;
     let created = PoolCreated {
         pool: create.name.clone(),
         config: file.display().to_string(),
         drives: config.drives.len(),
         journal_legs: config.journal.len(),
         datastore: create.datastore.clone(),
+        invitation: invitation.map(|invitation| invitation.to_string()),
     };
     Ok(say.done(created, |created| {
-        format!("pool {} is made; serve it: vmhold serve --config {}\n", created.pool, created.config)
+        let mut out = format!("pool {} is made; serve it: vmhold serve --config {}\n", created.pool, created.config);
+        if let Some(invitation) = &created.invitation {
+            out.push_str(&format!(
+                "Keep this secret. At the other site:\n\n  vmhold pool create ... --pair-join {invitation}\n\n"
+            ));
+        }
+        out
     }))
+}
+
+/// Makes the pool, as one of two if that is wanted, and writes its configuration. Says what the
+/// other site needs.
+fn make_pool(create: &PoolCreate, file: &Path, config: &mut StoreConfig) -> Result<Option<PairInvitation>, Problem> {
+    let folder = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let Some((founding, invitation)) = create.pair.founding(folder, create.datastore.as_deref())? else {
+        node::create(config, create.datastore.as_deref())?;
+        config.save(file)?;
+        return Ok(None);
+    };
+    node::create_paired(config, &founding)?;
+    // The membership is beside the configuration, wherever both are moved.
+    config.pair = Some(PairConfig { membership: ".".into(), ..founding.config });
+    config.save(file)?;
+    Ok(invitation)
 }
 
 fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Problem> {
@@ -266,6 +284,7 @@ fn configuration(create: &PoolCreate, global: &Global) -> Result<StoreConfig, Pr
         rpcbind: create.rpcbind,
         api: global.api.unwrap_or_else(|| ([127, 0, 0, 1], API_PORT).into()),
         io: None,
+        pair: None,
         state: node::DEFAULT_STATE.into(),
     })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use control::{Exit, Problem, codes};
 
 use crate::cli::{Cli, DatastoreAction, DriveAction, JobAction, Noun, PoolAction, TokenAction, WitnessAction};
+use crate::replication_command::ReplicationVerb;
 use crate::say::Say;
 
 /// Cursor home, clear below: the screen does not flicker as it would with a full clear.
@@ -42,6 +43,7 @@ pub fn check(cli: &Cli) -> Result<(), Problem> {
             matches!(datastore.action, DatastoreAction::List | DatastoreAction::Show { .. })
         }
         Noun::Job(job) => matches!(job.action, JobAction::List | JobAction::Show { .. }),
+        Noun::Replication(pair) => matches!(pair.action, ReplicationVerb::Status),
         Noun::Witness(witness) => matches!(witness.action, WitnessAction::Status),
         Noun::Token(token) => matches!(token.action, TokenAction::List),
         _ => false,

@@ -11,7 +11,6 @@ use witness::wire::Question;
 
 use crate::client::WitnessClient;
 use crate::folder::{read, unusable, write_json};
-use crate::roll::site_from_text;
 use crate::status::SiteKnown;
 use crate::token::Token;
 
@@ -51,11 +50,22 @@ impl Membership {
     /// # Errors
     /// When the file was changed by hand.
     pub fn site(&self) -> Result<SiteId, Problem> {
-        site_from_text(&self.site)
-            .ok_or_else(|| Problem::new(&codes::CONFIG_UNREADABLE, format!("{:?} is no id of a site", self.site)))
+        self.site
+            .parse()
+            .map_err(|_| Problem::new(&codes::CONFIG_UNREADABLE, format!("{:?} is no id of a site", self.site)))
     }
 
-    pub(crate) fn pem(&self) -> Pem {
+    /// What the certificate of the site is known by.
+    ///
+    /// # Errors
+    /// When the file was changed by hand.
+    pub fn fingerprint(&self) -> Result<Fingerprint, Problem> {
+        Ok(tls::server(&self.pem())?.1)
+    }
+
+    /// What the site shows to its witness and to the other site of a pair.
+    #[must_use]
+    pub fn pem(&self) -> Pem {
         Pem { certificate: self.certificate.clone(), key: self.key.clone() }
     }
 

@@ -61,8 +61,9 @@ impl Roll {
         let mut roll = Self { sites, invitations, members: BTreeMap::new(), invited: BTreeMap::new() };
         for path in files(&roll.sites).map_err(|error| unusable(&roll.sites, &error))? {
             let Some(MemberFile { name, site, fingerprint, enrolled_at }) = read(&path)? else { continue };
-            let site = site_from_text(&site)
-                .ok_or_else(|| Problem::new(&codes::CONFIG_UNREADABLE, format!("{} names no site", path.display())))?;
+            let site = site
+                .parse()
+                .map_err(|_| Problem::new(&codes::CONFIG_UNREADABLE, format!("{} names no site", path.display())))?;
             roll.members.insert(fingerprint, Member { name, site, enrolled_at });
         }
         for path in files(&roll.invitations).map_err(|error| unusable(&roll.invitations, &error))? {
@@ -189,15 +190,6 @@ fn check_name(name: &str) -> Result<(), Problem> {
     }
     Err(Problem::new(&codes::BAD_INPUT, format!("{name:?} is no name of a site"))
         .why(format!("it has 1 to {NAME_BYTES_MAX} small letters, digits and -")))
-}
-
-/// 32 hexadecimal digits.
-pub(crate) fn site_from_text(text: &str) -> Option<SiteId> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect();
-    (digits.len() == 32).then_some(())?;
-    bytes.try_into().ok().map(SiteId)
 }
 
 #[cfg(test)]

@@ -36,4 +36,4 @@ pub use drive::{RealDrive, open_drive};
 pub use file::OpenError;
 pub use leg::{RealLeg, open_leg};
 pub use ring::Ring;
-pub use world::{RealChance, RealClock, RealSpawn, real_world};
+pub use world::{BootClock, RealChance, RealClock, RealSpawn, real_world};

@@ -31,13 +31,51 @@ impl Clock for RealClock {
     }
 
     fn wall(&self) -> WallNanos {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        WallNanos(nanos(since_1970.unwrap_or_default()))
+        wall()
     }
 
     fn sleep_until(&self, at: Nanos) -> LocalFuture<'static, ()> {
         Box::pin(tokio::time::sleep_until((self.start + Duration::from_nanos(at.0)).into()))
     }
+}
+
+/// Monotonic time that runs on while the machine sleeps: what a lease is counted on by whoever
+/// holds it, since it is over then for everybody else.
+pub struct BootClock {
+    start_ns: u64,
+}
+
+impl BootClock {
+    /// Starts at 0 now.
+    #[must_use]
+    pub fn start() -> BootClock {
+        BootClock { start_ns: since_boot_ns() }
+    }
+}
+
+impl Clock for BootClock {
+    fn now(&self) -> Nanos {
+        Nanos(since_boot_ns() - self.start_ns)
+    }
+
+    fn wall(&self) -> WallNanos {
+        wall()
+    }
+
+    fn sleep_until(&self, at: Nanos) -> LocalFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(at.since(self.now())))
+    }
+}
+
+fn since_boot_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Neither part is ever negative.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn wall() -> WallNanos {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    WallNanos(nanos(since_1970.unwrap_or_default()))
 }
 
 fn nanos(time: Duration) -> u64 {

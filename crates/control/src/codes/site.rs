@@ -1,6 +1,46 @@
 //! 4xxx: sites, replication, witness.
 
 codes! {
+    4011 OUT_OF_SYNC Warning, exit Failed, http 409, since "0.1.0" {
+        what: "The two sites do not hold the same.",
+        why: "One site was away for longer than the out-of-sync delay, or replication is paused; the primary went on alone. Everything acknowledged is at the primary. If that is lost too, what was written since is lost.",
+        act: ["see what is away: vmhold replication status", "bring the other site back: it is made equal by itself"],
+        urgency: "soon: a second loss would lose writes",
+        clears: "both sites hold the same again",
+        parameters: ["site", "reason"],
+    }
+    4012 NOT_PRIMARY Error, exit Refused, http 409, since "0.1.0" {
+        what: "This site does not serve now.",
+        why: "It is one of two sites, and the other one is primary; or it is about to become primary.",
+        act: ["ask the other site", "see which of them serves: vmhold replication status"],
+        urgency: "nothing was changed",
+        clears: "this site is primary, or the other one is asked",
+        parameters: ["site"],
+    }
+    4013 ROLE_CHANGED Info, exit Success, http 200, since "0.1.0" {
+        what: "How the two sites stand has changed.",
+        why: "The record at the witness has a new version: another primary, in sync or not any more.",
+        act: ["see how they stand: vmhold replication status"],
+        urgency: "none",
+        clears: "it happened once",
+        parameters: ["site", "office", "epoch", "in_sync"],
+    }
+    4014 SITE_LINK_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
+        what: "The other site is not reached.",
+        why: "It is down, the network between the sites is cut, or what answers there is not the site or pool that this one was paired with. Writes wait for at most the out-of-sync delay; then the primary goes on alone.",
+        act: ["see why: vmhold replication status", "look at the other site: vmhold status, there"],
+        urgency: "soon: a second loss would stop the datastore or lose writes",
+        clears: "the sites have met again",
+        parameters: ["address", "reason"],
+    }
+    4015 SITE_SERVES Info, exit Success, http 200, since "0.1.0" {
+        what: "This site serves the datastores of the pair.",
+        why: "It is primary, and has opened its doors.",
+        act: ["see how the pair stands: vmhold replication status"],
+        urgency: "none",
+        clears: "it happened once",
+        parameters: ["address"],
+    }
     4021 WITNESS_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
         what: "The witness does not answer.",
         why: "It is not running, cannot be reached, or is another one than this site knows. Nothing stops by that: datastores are served and stay in sync, but no site can take over by itself until it answers.",

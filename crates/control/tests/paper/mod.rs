@@ -23,6 +23,7 @@ use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::JobBook;
 use control::ledger::MemoryLedger;
 use control::pool::{Journal, JournalKind, JournalLeg, Pool, PoolState};
+use control::replication::{PairState, Reach, Replication, ReplicationAction, Role as SiteRole};
 use control::server::{Answer, Api, Books, ControlBackend, serve};
 use control::status::{Facts, Latency, Load, Memory, NfsService};
 use control::tls::{self, Fingerprint};
@@ -109,6 +110,24 @@ fn vm() -> Vm {
     Vm { datastore, name, files: vec![file], snapshots: vec![snapshot], schedule: None }
 }
 
+/// The pair it is one half of.
+fn pair() -> Replication {
+    let reach = |address: &str| Reach { address: address.into(), answers: true, why_not: None };
+    Replication {
+        pair: "07".repeat(16),
+        pool: "flash0".into(),
+        address: "127.0.0.1:20049".into(),
+        site: "site-a".into(),
+        role: SiteRole::Primary,
+        serves: true,
+        state: PairState::InSync,
+        epoch: Some(1),
+        peer: reach("127.0.0.2:7441"),
+        witness: reach("127.0.0.3:7440"),
+        may_lack_after: None,
+    }
+}
+
 impl ControlBackend for Paper {
     fn facts(&self) -> Answer<'_, Facts> {
         if self.is_silent.load(Ordering::SeqCst) {
@@ -135,6 +154,7 @@ impl ControlBackend for Paper {
                 latched: false,
                 blocked_ranges: 0,
             },
+            replication: Some(pair()),
             nfs,
             load: Load::default(),
             latency_ms: Latency::default(),
@@ -189,6 +209,11 @@ impl ControlBackend for Paper {
 
     fn scrub(&self) -> Answer<'_, ScrubReport> {
         now(Ok(scrub_report("RUNNING")))
+    }
+
+    fn order_replication(&self, _: ReplicationAction) -> Answer<'_, Replication> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(pair()))
     }
 
     fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport> {

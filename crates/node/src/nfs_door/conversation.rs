@@ -109,10 +109,16 @@ impl<F: Future<Output = Answer>> Conversation<F> {
 
     fn turn(&mut self, context: &mut Context<'_>, is_stopping: bool) -> Poll<()> {
         for _ in 0..CIRCLES_MAX {
+            if self.place.door.is_cut.get() {
+                return Poll::Ready(());
+            }
             if self.is_closed_by_peer(context) {
                 self.connection.peer_gone();
             }
             let standing = self.connection.poll(context);
+            if self.place.door.is_cut.get() {
+                return Poll::Ready(());
+            }
             if self.send(context).is_err() {
                 self.connection.peer_gone();
             }

@@ -63,6 +63,7 @@ pub struct Door {
     by_address: RefCell<BTreeMap<IpAddr, usize>>,
     counts: Cell<DoorCounts>,
     stop: watch::Sender<bool>,
+    is_cut: Cell<bool>,
     closed: Notify,
     defect: watch::Sender<bool>,
 }
@@ -74,6 +75,7 @@ impl Door {
             by_address: RefCell::default(),
             counts: Cell::default(),
             stop: watch::channel(false).0,
+            is_cut: Cell::new(false),
             closed: Notify::new(),
             defect: watch::channel(false).0,
         })
@@ -126,6 +128,13 @@ impl Door {
             }
             closed.await;
         }
+    }
+
+    /// Ends all listeners and connections. From this moment on not one byte more is said on any of
+    /// them: what clients asked last has no answer here.
+    pub fn cut(&self) {
+        self.is_cut.set(true);
+        self.stop.send_replace(true);
     }
 
     /// Returns when a panic happened outside the decoders: the store is not to be trusted

@@ -74,6 +74,7 @@ fn fill(
         rpcbind: false,
         api: at.1,
         io: None,
+        pair: None,
         state: node::DEFAULT_STATE.into(),
     };
     node::create(&config, Some(DEMO_DATASTORE))?;

@@ -1,0 +1,436 @@
+//! The link to the other site: frames of the mirror over TLS 1.3, both ends with a certificate.
+//!
+//! ```text
+//!  mirror ── Send ──► queue ──► writer ══ TLS ══ reader ──► Received ── mirror
+//! ```
+//!
+//! The site with the lower id calls, the other one answers. Before the first frame each end says
+//! in which pair, which site and which pool it is ([`Preface`]). A pool that is not the one that was met
+//! first is refused: one that was made anew at the other site holds nothing of what it is
+//! believed to hold (F56).
+//!
+//! Cost of a frame: its payload is read from the socket into one buffer, which is what the
+//! journal writes from; it is sent from where it lies. Frames that wait together leave
+//! with one write. No thread is crossed: the link is served by the store's thread.
+//!
+//! What ends a link: an error, a frame that makes no sense, or the mirror, which watches for silence.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Buf, GroupId, PairId, SiteId};
+use control::tls::{Fingerprint, Pem};
+use control::{Problem, mutual};
+use mirror::Input;
+use mirror::wire::{Encoded, Frame, LENGTH_BYTES, frame_bytes};
+use raid::Group;
+use replica::Replica;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::pair::config::PairConfig;
+use crate::ready::bind;
+
+/// Name of the protocol in the TLS handshake.
+const PROTOCOL: &str = "vmhold-pair/1";
+/// Name of the register that says which pool the other site has.
+const PEER_REGISTER: &str = "peer";
+/// A handshake takes at most this.
+const GREET_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before another call.
+const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// Handshakes at a time: strangers cannot take all memory.
+const GREETINGS_MAX: usize = 16;
+/// Bytes that are read or written at a time, at least.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Frames that leave with one write.
+const BATCH: usize = 64;
+
+/// What each end says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Preface {
+    magic: [u8; 8],
+    pair: [u8; 16],
+    site: [u8; 16],
+    pool: [u8; 16],
+}
+
+const MAGIC: [u8; 8] = *b"vmhpair1";
+const OTHER_POOL: &str =
+    "the pool of the other site is not the one that this one was paired with: it does not hold what it should";
+
+/// How the link is, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinkState {
+    /// Whether there is one now.
+    pub is_up: bool,
+    /// Why not, as far as is known.
+    pub why_not: Option<String>,
+}
+
+/// All links of this site, one at a time.
+pub(super) struct Links {
+    pair: PairId,
+    me: SiteId,
+    peer: SiteId,
+    peer_fingerprint: Fingerprint,
+    peer_address: String,
+    group: Group,
+    last_number: Cell<u64>,
+    /// The link that is up, and where its frames go.
+    current: RefCell<Option<(u64, mpsc::UnboundedSender<Frame>)>>,
+    hung: Notify,
+    state: RefCell<LinkState>,
+}
+
+/// How this site calls, or where it is called.
+pub(super) enum Way {
+    Calls(Arc<ClientConfig>),
+    IsCalled(TcpListener, Arc<ServerConfig>),
+}
+
+impl Links {
+    /// No link yet.
+    pub fn new(me: SiteId, config: &PairConfig, group: Group) -> Rc<Links> {
+        Rc::new(Links {
+            pair: config.id,
+            me,
+            peer: config.peer,
+            peer_fingerprint: config.peer_fingerprint,
+            peer_address: config.peer_address.clone(),
+            group,
+            last_number: Cell::new(0),
+            current: RefCell::default(),
+            hung: Notify::new(),
+            state: RefCell::default(),
+        })
+    }
+
+    /// Takes the address where the other site calls, if it does.
+    ///
+    /// # Errors
+    /// When that is taken, or the certificate is unusable.
+    pub async fn way(&self, listen: SocketAddr, pem: &Pem) -> Result<Way, Problem> {
+        if self.me < self.peer {
+            return Ok(Way::Calls(mutual::client(self.peer_fingerprint, pem, PROTOCOL)?));
+        }
+        let (tls, _) = mutual::server(pem, PROTOCOL)?;
+        Ok(Way::IsCalled(bind(listen, "the other site").await?, tls))
+    }
+
+    /// Sees to it that there is a link whenever there can be one, for ever.
+    pub async fn keep(self: Rc<Self>, way: Way, replica: Replica) {
+        match way {
+            Way::Calls(tls) => loop {
+                let called = self.call(&tls, &replica).await;
+                self.ended(&called);
+                tokio::time::sleep(CALL_AGAIN).await;
+            },
+            Way::IsCalled(listener, tls) => self.answer(listener, TlsAcceptor::from(tls), replica).await,
+        }
+    }
+
+    async fn call(&self, tls: &Arc<ClientConfig>, replica: &Replica) -> io::Result<()> {
+        let greeted = timeout(GREET_WITHIN, async {
+            let stream = TcpStream::connect(&self.peer_address).await?;
+            stream.set_nodelay(true)?;
+            // Names say nothing here: the other site is known by its fingerprint.
+            let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+            let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
+            self.greet(&mut stream).await?;
+            io::Result::Ok(stream)
+        });
+        let stream = greeted.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.carry(TlsStream::Client(stream), replica).await
+    }
+
+    async fn answer(self: Rc<Self>, listener: TcpListener, tls: TlsAcceptor, replica: Replica) {
+        let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+        loop {
+            let Ok(greeting) = greetings.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (links, tls, replica) = (self.clone(), tls.clone(), replica.clone());
+                    tokio::task::spawn_local(async move {
+                        let greeted = timeout(GREET_WITHIN, links.greet_caller(stream, tls)).await;
+                        drop(greeting);
+                        let ended = match greeted {
+                            Ok(Ok(stream)) => links.carry(stream, &replica).await,
+                            Ok(Err(error)) => Err(error),
+                            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                        };
+                        links.ended(&ended);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept the other site");
+                    tokio::time::sleep(CALL_AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+impl Links {
+    async fn greet_caller(&self, stream: TcpStream, tls: TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+        stream.set_nodelay(true)?;
+        let mut stream = tls.accept(stream).await?;
+        if mutual::peer(stream.get_ref().1) != Some(self.peer_fingerprint) {
+            return Err(io::Error::other("whoever called is not the other site"));
+        }
+        self.greet(&mut stream).await?;
+        Ok(TlsStream::Server(stream))
+    }
+
+    /// Both ends say who they are.
+    async fn greet(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+        let own = Preface { magic: MAGIC, pair: self.pair.0, site: self.me.0, pool: self.group.id().0 };
+        stream.write_all(own.as_bytes()).await?;
+        stream.flush().await?;
+        let mut bytes = [0; size_of::<Preface>()];
+        stream.read_exact(&mut bytes).await?;
+        let theirs = Preface::read_from_bytes(&bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+        if theirs.magic != MAGIC {
+            return Err(io::Error::other("the other site speaks another version of the protocol"));
+        }
+        if theirs.pair != self.pair.0 || theirs.site != self.peer.0 {
+            return Err(io::Error::other("the other site is in another pair"));
+        }
+        self.know_pool(GroupId(theirs.pool)).await
+    }
+
+    /// The pool that is met first is the one, for good.
+    async fn know_pool(&self, pool: GroupId) -> io::Result<()> {
+        let known = self.group.register_read(PEER_REGISTER).await;
+        if known.version == 0 {
+            return self.group.register_cas(PEER_REGISTER, 0, &pool.0).await.map(drop).map_err(io::Error::other);
+        }
+        if known.bytes[..] != pool.0[..] {
+            return Err(io::Error::other(OTHER_POOL));
+        }
+        Ok(())
+    }
+
+    /// Carries frames until the link ends.
+    async fn carry(&self, stream: TlsStream<TcpStream>, replica: &Replica) -> io::Result<()> {
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let (frames, queue) = mpsc::unbounded_channel();
+        *self.current.borrow_mut() = Some((number, frames));
+        *self.state.borrow_mut() = LinkState { is_up: true, why_not: None };
+        tracing::info!(code = "VH4014", link = number, "the other site is there");
+        replica.tell(Input::LinkUp(number));
+        let (from, to) = tokio::io::split(stream);
+        let ended = tokio::select! {
+            biased;
+            () = self.until_hung(number) => Err(io::Error::other("it was given up")),
+            sent = send(self.pair, queue, to) => sent,
+            received = receive(self.pair, from, |frame| replica.tell(Input::Received(number, frame))) => received,
+        };
+        self.let_go(number);
+        replica.tell(Input::LinkDown(number));
+        ended
+    }
+
+    /// Puts a frame on the link of this number, if it is there.
+    pub fn send(&self, number: u64, frame: Frame) {
+        if let Some((current, frames)) = &*self.current.borrow()
+            && *current == number
+        {
+            // Else the link has ended, which is told apart.
+            let _ = frames.send(frame);
+        }
+    }
+
+    /// Ends the link of this number.
+    pub fn hang(&self, number: u64) {
+        self.let_go(number);
+        self.hung.notify_waiters();
+    }
+
+    async fn until_hung(&self, number: u64) {
+        loop {
+            let hung = self.hung.notified();
+            if self.current.borrow().as_ref().is_none_or(|(current, _)| *current != number) {
+                return;
+            }
+            hung.await;
+        }
+    }
+
+    fn let_go(&self, number: u64) {
+        let is_current = self.current.borrow().as_ref().is_some_and(|(current, _)| *current == number);
+        if is_current {
+            *self.current.borrow_mut() = None;
+            self.state.borrow_mut().is_up = false;
+        }
+    }
+
+    /// Remembers why a link ended or was not made; says so where it is news.
+    fn ended(&self, ended: &io::Result<()>) {
+        let why = ended.as_ref().err().map_or_else(|| "it was closed".to_owned(), ToString::to_string);
+        let mut state = self.state.borrow_mut();
+        if state.is_up {
+            return;
+        }
+        if state.why_not.as_ref() != Some(&why) {
+            tracing::warn!(code = "VH4014", peer = self.peer_address, why, "no link to the other site");
+        }
+        state.why_not = Some(why);
+    }
+
+    /// How the link is now.
+    pub fn state(&self) -> LinkState {
+        self.state.borrow().clone()
+    }
+
+    /// Where the other site is.
+    pub fn peer_address(&self) -> &str {
+        &self.peer_address
+    }
+}
+
+async fn send(pair: PairId, mut queue: mpsc::UnboundedReceiver<Frame>, to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
+    let mut frames = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut frames, BATCH).await > 0 {
+        for frame in frames.drain(..) {
+            let Encoded { head, payload } = frame.encode(pair);
+            to.write_all(&head).await?;
+            to.write_all(&payload).await?;
+        }
+        to.flush().await?;
+    }
+    Ok(())
+}
+
+async fn receive(pair: PairId, from: impl AsyncRead + Unpin, mut tell: impl FnMut(Frame)) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    loop {
+        let mut length = [0; LENGTH_BYTES];
+        from.read_exact(&mut length).await?;
+        let mut bytes = vec![0; frame_bytes(length).map_err(io::Error::other)?];
+        from.read_exact(&mut bytes).await?;
+        tell(Frame::decode(pair, &Buf::from(bytes)).map_err(io::Error::other)?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{FileId, Osn, WallNanos};
+    use mirror::Write;
+    use mirror::wire::Message;
+    use raid::GroupOptions;
+    use tokio::io::duplex;
+    use tokio::task::LocalSet;
+    use world_real::{RealDrive, create_sparse_file, open_drive, real_world};
+
+    use super::*;
+
+    const PAIR: PairId = PairId([7; 16]);
+
+    /// A pool of its own in `folder`.
+    async fn pool(folder: &std::path::Path, name: &str) -> Group {
+        let drive = |number: usize| -> Rc<RealDrive> {
+            let path = folder.join(format!("{name}{number}"));
+            create_sparse_file(&path, 16 << 20).unwrap();
+            open_drive(&path, None).unwrap()
+        };
+        let drives = (0..3).map(|number| drive(number) as Rc<dyn base::port::Drive>).collect();
+        Group::create(drives, GroupOptions::default(), real_world()).await.unwrap()
+    }
+
+    fn site(me: u8, peer: u8, pair: PairId, group: &Group) -> Rc<Links> {
+        let config = PairConfig {
+            id: pair,
+            peer: SiteId([peer; 16]),
+            peer_fingerprint: "ab".repeat(32).parse().unwrap(),
+            peer_address: "127.0.0.1:1".into(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            membership: ".".into(),
+            datastore: None,
+            out_of_sync_delay_ms: None,
+        };
+        Links::new(SiteId([me; 16]), &config, group.clone())
+    }
+
+    async fn meet(one: &Links, other: &Links) -> [Result<(), String>; 2] {
+        let (mut here, mut there) = duplex(1024);
+        let (one, other) = tokio::join!(one.greet(&mut here), other.greet(&mut there));
+        [one, other].map(|greeted| greeted.map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn the_pool_that_was_met_first_is_the_only_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let tests = async {
+            let [a, b, c] =
+                [pool(folder.path(), "a").await, pool(folder.path(), "b").await, pool(folder.path(), "c").await];
+            let (first, second, impostor) = (site(1, 2, PAIR, &a), site(2, 1, PAIR, &b), site(2, 1, PAIR, &c));
+            assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())]);
+            assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())], "again");
+            let [refused, _] = meet(&first, &impostor).await;
+            assert_eq!(refused, Err(OTHER_POOL.to_owned()));
+            let again = site(1, 2, PAIR, &a);
+            assert_eq!(meet(&again, &impostor).await[0], Err(OTHER_POOL.to_owned()), "after a restart");
+            assert_eq!(meet(&again, &second).await, [Ok(()), Ok(())]);
+        };
+        LocalSet::new().run_until(tests).await;
+    }
+
+    #[tokio::test]
+    async fn another_pair_and_another_site_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let tests = async {
+            let (a, b) = (pool(folder.path(), "a").await, pool(folder.path(), "b").await);
+            let first = site(1, 2, PAIR, &a);
+            for stranger in [site(2, 1, PairId([8; 16]), &b), site(3, 1, PAIR, &b)] {
+                let [refused, _] = meet(&first, &stranger).await;
+                assert!(refused.unwrap_err().contains("another pair"));
+            }
+            let (mut here, mut there) = duplex(1024);
+            there.write_all(&[b'x'; size_of::<Preface>()]).await.unwrap();
+            assert!(first.greet(&mut here).await.unwrap_err().to_string().contains("version"));
+            assert_eq!(a.register_read(PEER_REGISTER).await.version, 0, "nobody was met");
+        };
+        LocalSet::new().run_until(tests).await;
+    }
+
+    fn write(osn: u64, bytes: usize) -> Frame {
+        let payload: Buf = vec![osn as u8; bytes].into();
+        let write = Write { file: FileId(1), offset_bytes: 0, payload, at: WallNanos(9) };
+        let message = Message::Write { osn: Osn(osn), write };
+        Frame { epoch: base::Epoch(1), low_water: Osn(0), message }
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_in_order_and_whole_and_rubbish_ends_the_link() {
+        let (frames, queue) = mpsc::unbounded_channel();
+        let sent: Vec<Frame> =
+            [0, 1, 8192, 1 << 20, 3].iter().zip(1..).map(|(bytes, osn)| write(osn, *bytes)).collect();
+        sent.iter().for_each(|frame| frames.send(frame.clone()).unwrap());
+        drop(frames);
+        let (here, there) = duplex(4096);
+        let mut received = Vec::new();
+        let carried = tokio::join!(send(PAIR, queue, here), receive(PAIR, there, |frame| received.push(frame)));
+        assert!(carried.0.is_ok() && carried.1.is_err(), "it ends when the other end does");
+        assert_eq!(received, sent);
+        for rubbish in [vec![0xff; 64], 40u32.to_le_bytes().iter().copied().chain([7; 40]).collect()] {
+            let (mut here, there) = duplex(4096);
+            here.write_all(&rubbish).await.unwrap();
+            let ended = receive(PAIR, there, |frame| panic!("{frame:?}")).await;
+            assert!(ended.unwrap_err().get_ref().is_some_and(|error| error.is::<mirror::wire::WireFault>()));
+        }
+    }
+}

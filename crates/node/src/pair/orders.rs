@@ -1,0 +1,114 @@
+//! How the pair stands in the words of the API, and what people ask of it.
+
+use std::time::Duration;
+
+use control::replication::{PairState, Reach, Replication, ReplicationAction, Role};
+use control::{Problem, codes};
+use mirror::{Command, Input, Mirror};
+
+use crate::config::StoreConfig;
+use crate::pair::Site;
+use crate::shard::Shard;
+
+/// How long a site that was told to become primary may take: the lease of the other one and a
+/// few answers of the witness.
+const FAILOVER_WITHIN: Duration = Duration::from_secs(30);
+
+impl Site {
+    /// How the pair stands as this site sees it.
+    pub fn facts(&self, config: &StoreConfig, serves: bool) -> Replication {
+        let link = self.links.state();
+        let trouble = self.asker.trouble();
+        let known = self.replica.with_mirror(|mirror| mirror.kept().memory.known);
+        let role = match known {
+            None => Role::Unknown,
+            Some(known) if known.primary == self.me => Role::Primary,
+            Some(_) => Role::Secondary,
+        };
+        Replication {
+            pair: self.config.id.to_string(),
+            pool: config.pool.clone(),
+            address: config.nfs.to_string(),
+            site: config.site.clone(),
+            role,
+            serves,
+            state: self.replica.with_mirror(|mirror| state_of(mirror, link.is_up)),
+            epoch: known.map(|known| known.epoch.0),
+            peer: Reach {
+                address: self.links.peer_address().to_owned(),
+                answers: link.is_up,
+                why_not: link.why_not.filter(|_| !link.is_up),
+            },
+            witness: Reach { address: self.witness_address.clone(), answers: trouble.is_none(), why_not: trouble },
+            may_lack_after: self.replica.with_mirror(|mirror| mirror.may_lack().map(|osn| osn.0)),
+        }
+    }
+}
+
+/// What the record says, as far as this site has heard of it.
+fn state_of(mirror: &Mirror, is_linked: bool) -> PairState {
+    match mirror.kept().memory.known {
+        None => PairState::Unknown,
+        Some(known) if known.in_sync => PairState::InSync,
+        Some(_) if mirror.kept().paused => PairState::Paused,
+        Some(_) if is_linked => PairState::Resyncing,
+        Some(_) => PairState::OutOfSync,
+    }
+}
+
+impl Shard {
+    /// Does what a person asks of the pair.
+    ///
+    /// # Errors
+    /// `NOT_PRIMARY` for what only the primary can do; `TIMED_OUT` where the witness did not agree.
+    pub(crate) async fn order_replication(&self, action: ReplicationAction) -> Result<Replication, Problem> {
+        let Some(site) = &self.pair else {
+            return Err(Problem::new(&codes::NOT_FOUND, format!("{} has no other site", self.config.pool)));
+        };
+        match action {
+            ReplicationAction::Pause => site.pause(&self.config, true)?,
+            ReplicationAction::Resume => site.pause(&self.config, false)?,
+            ReplicationAction::Failover => site.fail_over(&self.config, false).await?,
+            ReplicationAction::FailoverOtherIsOff => site.fail_over(&self.config, true).await?,
+        }
+        Ok(site.facts(&self.config, self.front().is_some()))
+    }
+}
+
+impl Site {
+    fn pause(&self, config: &StoreConfig, paused: bool) -> Result<(), Problem> {
+        if self.replica.with_mirror(Mirror::term).is_none() {
+            return Err(Problem::new(&codes::NOT_PRIMARY, format!("{} is not primary", config.site))
+                .why("only the primary can go on alone, or bring the other site up to date"));
+        }
+        self.replica.tell(Input::Command(Command::Pause(paused)));
+        Ok(())
+    }
+
+    /// Asks the witness to make this site primary, and waits until it is.
+    async fn fail_over(&self, config: &StoreConfig, primary_is_off: bool) -> Result<(), Problem> {
+        let is_primary = |mirror: &Mirror| mirror.term().map(drop);
+        let asking = async {
+            // The witness says no while the lease of the other site runs: asked again until it is over.
+            loop {
+                self.replica.tell(Input::Command(Command::Force { primary_is_off }));
+                let again = tokio::time::sleep(Duration::from_secs(1));
+                tokio::select! {
+                    () = self.replica.until(is_primary) => return,
+                    () = again => {}
+                }
+            }
+        };
+        if self.replica.with_mirror(is_primary).is_some() {
+            return Ok(());
+        }
+        tokio::time::timeout(FAILOVER_WITHIN, asking).await.map_err(|_| {
+            let trouble = self.asker.trouble();
+            let why = trouble
+                .unwrap_or_else(|| "the witness does not agree: the other site still renews its lease".to_owned());
+            Problem::new(&codes::TIMED_OUT, format!("{} is not primary yet", config.site))
+                .why(why)
+                .step("if the other site is off and stays off: add --other-is-off")
+        })
+    }
+}

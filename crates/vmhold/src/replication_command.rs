@@ -1,0 +1,196 @@
+//! `replication` and `site`: two sites that hold the same.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use control::client::{Call, segment};
+use control::replication::{Replication, ReplicationAction, ReplicationList, ReplicationOrder};
+use control::{Document, Envelope, Exit, Problem, codes};
+use node::{Founding, Introduction, PairInvitation};
+use serde::{Deserialize, Serialize};
+use witness_serve::membership::Membership;
+
+use crate::appliance::{self, change};
+use crate::cli::Global;
+use crate::consent;
+use crate::say::Say;
+
+/// `replication`.
+#[derive(Debug, Args)]
+pub struct ReplicationCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ReplicationVerb,
+}
+
+/// Verbs of `replication`.
+#[derive(Debug, Subcommand)]
+pub enum ReplicationVerb {
+    /// How both sites stand, and whether failover would work by itself now
+    Status,
+    /// Go on without the other site until told otherwise
+    Pause {
+        /// The pool
+        pool: String,
+    },
+    /// Bring the other site up to date and be in sync again
+    Resume {
+        /// The pool
+        pool: String,
+    },
+    /// Make this site primary after the lease of the other one, also if it may lack writes
+    Failover {
+        /// The pool
+        pool: String,
+        /// The other site is off and stays off: its lease is not waited for
+        #[arg(long)]
+        other_is_off: bool,
+    },
+}
+
+/// `site`.
+#[derive(Debug, Args)]
+pub struct SiteCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: SiteVerb,
+}
+
+/// Verbs of `site`.
+#[derive(Debug, Subcommand)]
+pub enum SiteVerb {
+    /// Who this site is, and the introduction that another site pairs with
+    Show {
+        /// Where the other site reaches this one: name or number, and port
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: Option<String>,
+    },
+}
+
+/// The part of `pool create` that makes it one half of a pair.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "One of two sites")]
+pub struct PairArgs {
+    /// Found a pair with the site that introduced itself so (vmhold site show, there)
+    #[arg(long, value_name = "INTRODUCTION", requires = "pair_listen", conflicts_with = "pair_join")]
+    pub pair_with: Option<String>,
+    /// Be the other half of the pair of this invitation, which `pool create --pair-with` printed
+    #[arg(long, value_name = "INVITATION", requires = "pair_listen")]
+    pub pair_join: Option<String>,
+    /// Where this site is reached by the other one
+    #[arg(long, value_name = "ADDR")]
+    pub pair_listen: Option<SocketAddr>,
+    /// What the other site is told instead, where it knows this machine by another address
+    #[arg(long, value_name = "HOST:PORT", requires = "pair_with")]
+    pub pair_advertise: Option<String>,
+}
+
+impl PairArgs {
+    /// What the pool needs to be one of two, if it is to be; and the invitation for the other one. The
+    /// membership at the witness is in `folder`.
+    pub fn founding(
+        &self,
+        folder: &Path,
+        datastore: Option<&str>,
+    ) -> Result<Option<(Founding, Option<PairInvitation>)>, Problem> {
+        let Some(listen) = self.pair_listen else { return Ok(None) };
+        if let Some(invitation) = &self.pair_join {
+            let invitation: PairInvitation = invitation.parse()?;
+            return Ok(Some((node::join(folder, &invitation, listen, datastore)?, None)));
+        }
+        let Some(introduction) = &self.pair_with else {
+            return Err(Problem::new(&codes::BAD_INPUT, "--pair-listen without the other site")
+                .step("the first site of a pair: --pair-with INTRODUCTION")
+                .step("the second one: --pair-join INVITATION"));
+        };
+        let peer: Introduction = introduction.parse()?;
+        let advertised = self.pair_advertise.clone().unwrap_or_else(|| listen.to_string());
+        let (founding, invitation) = node::found(folder, peer, (listen, &advertised), datastore)?;
+        Ok(Some((founding, Some(invitation))))
+    }
+}
+
+/// `site show`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SiteShown {
+    site: String,
+    name: Option<String>,
+    fingerprint: String,
+    witness: String,
+    introduction: Option<String>,
+}
+
+impl Document for SiteShown {
+    const SCHEMA: &'static str = "vmhold.site/v1";
+}
+
+/// Runs a verb of `replication`.
+pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    match &command.action {
+        ReplicationVerb::Status => {
+            let list: Envelope<ReplicationList> = appliance::client(global)?.get("/v1/replication")?;
+            say.envelope(&list, |list, _| list.human());
+            Ok(Exit::Success)
+        }
+        ReplicationVerb::Pause { pool } => order(pool, ReplicationAction::Pause, global, say),
+        ReplicationVerb::Resume { pool } => order(pool, ReplicationAction::Resume, global, say),
+        ReplicationVerb::Failover { pool, other_is_off: false } => {
+            order(pool, ReplicationAction::Failover, global, say)
+        }
+        ReplicationVerb::Failover { pool, other_is_off: true } => {
+            order(pool, ReplicationAction::FailoverOtherIsOff, global, say)
+        }
+    }
+}
+
+fn order(pool: &str, action: ReplicationAction, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let client = appliance::patient_client(global)?;
+    let is_severe = action.is_severe();
+    if is_severe && !global.dry_run {
+        let list: Envelope<ReplicationList> = client.get("/v1/replication")?;
+        let list = list.into_result()?;
+        let effect = list.0.iter().find(|pair| pair.pool == pool).map(|pair| action.effect(pair));
+        consent::confirmed(global, pool, &effect.unwrap_or_default())?;
+    }
+    let body = serde_json::to_string(&ReplicationOrder { action }).expect("an order is one word");
+    let path = format!("/v1/replication/{}", segment(pool));
+    let confirm = (is_severe && !global.dry_run).then_some(pool);
+    let call = Call { method: "POST", path: &path, body: Some(&body), confirm, ..change(global) };
+    let done = client.change::<Replication>(&call)?;
+    Ok(say.changed(&done, |pair, _| pair.human()))
+}
+
+/// Runs a verb of `site`.
+pub fn sites(command: &SiteCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let SiteVerb::Show { listen } = &command.action;
+    let membership = Membership::of(&global.dir)?;
+    let (site, fingerprint) = (membership.site()?, membership.fingerprint()?);
+    let introduction = match listen {
+        None => None,
+        // Read again: what is printed must be what the other site takes.
+        Some(address) => {
+            let text = Introduction { site, fingerprint, address: address.clone() }.to_string();
+            Some(text.parse::<Introduction>()?.to_string())
+        }
+    };
+    let shown = SiteShown {
+        site: site.to_string(),
+        name: membership.name.clone(),
+        fingerprint: fingerprint.to_string(),
+        witness: membership.address,
+        introduction,
+    };
+    say.document(shown, |shown| {
+        let name = shown.name.as_deref().unwrap_or("this site");
+        let mut out =
+            format!("{name}  {}\n  fingerprint {}\n  witness     {}\n", shown.site, shown.fingerprint, shown.witness);
+        if let Some(introduction) = &shown.introduction {
+            out.push_str(&format!(
+                "At the first site of the pair:\n\n  vmhold pool create ... --pair-with {introduction}\n\n"
+            ));
+        }
+        out
+    });
+    Ok(Exit::Success)
+}
