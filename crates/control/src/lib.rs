@@ -40,6 +40,7 @@ pub mod problem;
 pub mod repair_scan;
 mod repeats;
 pub mod replication;
+mod replication_routes;
 pub mod route;
 pub mod server;
 pub mod status;

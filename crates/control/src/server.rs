@@ -49,14 +49,14 @@ use crate::plan::Plan;
 use crate::pool::{DriveList, Pool, PoolList};
 use crate::problem::{Problem, ProblemDocument};
 use crate::repeats::Repeats;
-use crate::replication::{Replication, ReplicationAction, ReplicationList, ReplicationOrder};
+use crate::replication::{Replication, ReplicationAction};
 use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
 use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
 use crate::vm_file::{FileClone, FileSnapshot};
-use crate::{inject_routes, openapi, people, stream, ui, vm_file, vm_routes};
+use crate::{inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -291,6 +291,7 @@ pub fn table() -> Vec<Route> {
     let mut routes = questions();
     routes.extend(changes());
     routes.extend(inject_routes::routes());
+    routes.extend(replication_routes::routes());
     routes.extend(vm_routes::routes());
     routes.extend(vm_file::routes());
     routes.extend(people::routes());
@@ -308,8 +309,6 @@ fn questions() -> Vec<Route> {
         Route::get("/v1/pools/{name}", "One pool with its drives.", pool).answers::<Pool>(),
         Route::get("/v1/pools/{name}/map", "The same.", pool).answers::<Pool>(),
         Route::get("/v1/pools/{name}/scrub", "The scrub of a pool and its history.", scrub).answers::<ScrubReport>(),
-        Route::get("/v1/replication", "How this store and its other half stand.", replication)
-            .answers::<ReplicationList>(),
         Route::get("/v1/drives", "All drives.", drives).answers::<DriveList>(),
         Route::get("/v1/datastores", "All datastores.", datastores).answers::<DatastoreList>(),
         Route::get("/v1/datastores/{name}", "One datastore; its ETag names its settings.", datastore)
@@ -353,11 +352,6 @@ fn changes() -> Vec<Route> {
         .answers::<DatastoreDeleted>()
         .plans()
         .confirms(),
-        Route::post("/v1/replication/{name}", "Pauses, resumes, or makes this site primary.", order_replication)
-            .takes::<ReplicationOrder>()
-            .answers::<Replication>()
-            .plans()
-            .confirms(),
         Route::post("/v1/pools/{name}/scrub", "Starts, pauses or resumes the scrub.", order_scrub)
             .role(Role::Operator)
             .takes::<ScrubOrder>()
@@ -698,35 +692,6 @@ pub(crate) async fn known_pool(api: &Api, name: &str) -> Result<usize, Problem> 
 async fn scrub(State(api): Shared, Named(name): Named) -> Reply {
     known_pool(&api, &name).await?;
     Ok(envelope(None, api.backend().scrub().await?))
-}
-
-async fn replication(State(api): Shared) -> Reply {
-    let facts = api.backend().facts().await?;
-    Ok(envelope(None, ReplicationList(facts.replication.into_iter().collect())))
-}
-
-async fn order_replication(
-    State(api): Shared,
-    Named(name): Named,
-    Extension(DryRun(dry_run)): Extension<DryRun>,
-    headers: HeaderMap,
-    Sent(order): Sent<ReplicationOrder>,
-) -> Reply {
-    known_pool(&api, &name).await?;
-    let pair = api.backend().facts().await?.replication.ok_or_else(|| {
-        Problem::new(&codes::NOT_FOUND, format!("{name} has no other site")).why("it was not made one of a pair")
-    })?;
-    let effect = order.action.effect(&pair);
-    let plan = Plan::would(effect.clone());
-    if dry_run {
-        let plan = if order.action.is_severe() { plan.confirmed_by(&name) } else { plan };
-        return Ok(envelope(None, plan));
-    }
-    if order.action.is_severe() && confirmation(&headers).as_deref() != Some(name.as_str()) {
-        let problem = Problem::new(&codes::CONFIRMATION_MISSING, format!("\"{name}\" is not confirmed")).why(effect);
-        return Err(problem.into());
-    }
-    Ok(envelope(None, api.backend().order_replication(order.action).await?))
 }
 
 async fn order_scrub(
