@@ -17,7 +17,7 @@ codes! {
         clears: "this site is primary, or the other one is asked",
         parameters: ["site"],
     }
-    4013 ROLE_CHANGED Info, exit Success, http 200, since "0.1.0" {
+    4013 ROLE_CHANGED Info, exit Failed, http 500, since "0.1.0" {
         what: "How the two sites stand has changed.",
         why: "The record at the witness has a new version: another primary, in sync or not any more.",
         act: ["see how they stand: vmhold replication status"],
@@ -33,7 +33,7 @@ codes! {
         clears: "the sites have met again",
         parameters: ["address", "reason"],
     }
-    4015 SITE_SERVES Info, exit Success, http 200, since "0.1.0" {
+    4015 SITE_SERVES Info, exit Failed, http 500, since "0.1.0" {
         what: "This site serves the datastores of the pair.",
         why: "It is primary, and has opened its doors.",
         act: ["see how the pair stands: vmhold replication status"],
