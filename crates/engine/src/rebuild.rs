@@ -52,6 +52,8 @@ pub struct RebuildingDrive {
     pub units_left: u64,
     /// It was a member before, and only what is newer is written to it.
     pub came_back: bool,
+    /// It is the twin of a drive that is being retired.
+    pub is_twin: bool,
 }
 
 /// The pass, for people.
@@ -113,6 +115,32 @@ impl Engine {
         Ok(slot)
     }
 
+    /// Fills `drive` with what the good drive in `slot` holds, and lets it take the slot then
+    /// (decision 0028). The old drive is a member until then, so nothing is less redundant.
+    pub async fn retire_drive(&self, slot: Slot, drive: Rc<dyn Drive>) -> Result<(), JoinRefused> {
+        let inner = &self.inner;
+        let _turn = inner.rebuild.turn.lock().await;
+        let mut mover = inner.mover.lock().await;
+        // No stripe is under way while the twin comes: each is whole on it or owed.
+        inner.land_all(&mut mover).await?;
+        inner.group.begin_twin(slot, drive, false).await?;
+        inner.begin_filling(slot, 0).await;
+        Ok(())
+    }
+
+    /// Ends retiring the drive in `slot`, which keeps its place. `Ok(false)`: it is not being
+    /// retired.
+    pub async fn cancel_retiring(&self, slot: Slot) -> Result<bool, JoinRefused> {
+        let inner = &self.inner;
+        let _turn = inner.rebuild.turn.lock().await;
+        let mut mover = inner.mover.lock().await;
+        // No write to the twin is under way when it is let go.
+        inner.land_all(&mut mover).await?;
+        let ended = inner.group.cancel_twin(slot).await.map_err(|_| JoinRefused::Latched)?;
+        inner.finish_drives().await;
+        Ok(ended)
+    }
+
     /// The rebuild as it is now; `None` when every drive is whole.
     pub fn rebuild_status(&self) -> Option<RebuildStatus> {
         let inner = &self.inner;
@@ -129,6 +157,7 @@ impl Engine {
                 units_total: joined.units,
                 units_left: left.unwrap_or(joined.units).min(joined.units),
                 came_back: joined.whole_below > 0,
+                is_twin: inner.group.retiring() == Some(slot),
             })
         });
         Some(RebuildStatus {
@@ -161,7 +190,7 @@ impl Inner {
             (state.next_generation(), owed)
         };
         let owed = self.group.units_in(slot, owed);
-        let drive = self.group.drive_in(slot).expect("it has just joined");
+        let Some(drive) = self.group.drive_filling(slot) else { return };
         let units = owed.len() as u64;
         self.group.set_owed(slot, owed);
         let joined = Joined { drive, start: StripeId::default(), from_generation, whole_below, units };
@@ -181,7 +210,7 @@ impl Inner {
         let rebuilding: Vec<Slot> = self.group.rebuilding().into_iter().map(|(slot, _)| slot).collect();
         order
             .joined
-            .retain(|slot, joined| rebuilding.contains(slot) && self.group.drive_in(*slot) == Some(joined.drive));
+            .retain(|slot, joined| rebuilding.contains(slot) && self.group.drive_filling(*slot) == Some(joined.drive));
         order.pass += u32::from(!rebuilding.is_empty());
         for slot in rebuilding {
             // One whose joining was cut short is not in the record and owes everything.
@@ -192,7 +221,7 @@ impl Inner {
             };
             let owed = self.group.units_in(slot, owed);
             if !order.joined.contains_key(&slot) {
-                let drive = self.group.drive_in(slot).expect("a slot of the group");
+                let Some(drive) = self.group.drive_filling(slot) else { continue };
                 let (from_generation, units) = (self.state.borrow_mut().next_generation(), owed.len() as u64);
                 let start = StripeId::default();
                 order.join(slot, Joined { drive, start, from_generation, whole_below: 0, units });

@@ -118,6 +118,16 @@ fn group_event(event: &raid::Event) {
         raid::Event::DriveFilled { slot } => {
             tracing::info!(code = "VH1082", slot = slot.0 + 1, "drive holds everything it should");
         }
+        raid::Event::TwinBegun { slot } => {
+            tracing::info!(code = "VH1086", slot = slot.0 + 1, "drive is being retired: a twin is filled from it");
+        }
+        raid::Event::DriveRetired { slot } => {
+            tracing::info!(code = "VH1084", slot = slot.0 + 1, "drive is retired: its twin has its slot");
+        }
+        raid::Event::TwinEnded { slot, why } => {
+            let why = ended(*why);
+            tracing::warn!(code = "VH1085", slot = slot.0 + 1, why, "drive is not retired and keeps its slot");
+        }
         raid::Event::UnitRepaired { stripe, slot, damage } => {
             tracing::warn!(code = "VH1031", %stripe, slot = slot.0 + 1, ?damage, "damaged unit repaired");
         }
@@ -126,6 +136,15 @@ fn group_event(event: &raid::Event) {
         }
         raid::Event::Fenced { by } => tracing::error!(code = "VH1026", by, "another controller has taken the pool"),
         raid::Event::Latched => tracing::error!(code = "VH1026", "no majority of the drives takes changes"),
+    }
+}
+
+/// Why a drive was not retired, in words.
+fn ended(why: raid::TwinEnd) -> &'static str {
+    match why {
+        raid::TwinEnd::Failed(reason) => words(reason),
+        raid::TwinEnd::Cancelled => "that was asked for",
+        raid::TwinEnd::NotThere => "the drive that was to take its slot was not there at the start",
     }
 }
 

@@ -36,12 +36,15 @@ use crate::principal::Principal;
 use crate::proposal::{Hand, Promises};
 use crate::register::{SlotValue, Stamp, decode_slot, encode_slot, slot_image_bytes};
 use crate::status::Event;
+use crate::twin::TwinRecord;
 
 /// What was found on a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A member in use.
     Member(Slot),
+    /// The twin of a member, being filled to take its slot.
+    Successor(Slot),
     /// A member that was declared failed; not used.
     Failed(Slot),
     /// A label of another group; never written.
@@ -131,6 +134,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Member(slot) => write!(f, "member in slot {}", slot.0),
+            Finding::Successor(slot) => write!(f, "twin of the member in slot {}", slot.0),
             Finding::Failed(slot) => write!(f, "was declared failed in slot {}; not used", slot.0),
             Finding::Foreign(group) => write!(f, "belongs to group {group}"),
             Finding::Blank => write!(f, "blank"),
@@ -396,17 +400,21 @@ fn examine(mut acceptors: Vec<Acceptor>, mut assembly: Assembly) -> Result<(Cand
 fn members_of<'a>(header: &GroupHeader, acceptors: &'a [Acceptor], assembly: &mut Assembly) -> Vec<&'a Acceptor> {
     let identified = acceptors.iter().filter(|acceptor| {
         let finding = identify(acceptor, header);
-        let is_member = matches!(finding, Finding::Member(_));
+        let slot = usize::from(acceptor.label.slot.0);
+        let votes = matches!(finding, Finding::Member(_)) && header.members[slot].standing.votes();
         assembly.drives[acceptor.index].1 = finding;
-        is_member
+        votes
     });
     identified.collect()
 }
 
 /// Whether the header confirms what the label says, and the drive still fits.
 fn identify(acceptor: &Acceptor, header: &GroupHeader) -> Finding {
-    let label = &acceptor.label;
-    let info = acceptor.drive.info();
+    identify_drive(&acceptor.label, &acceptor.drive, header)
+}
+
+fn identify_drive(label: &Label, drive: &Lane, header: &GroupHeader) -> Finding {
+    let info = drive.info();
     let record = header.members.get(usize::from(label.slot.0));
     let fits = |record: &MemberRecord| {
         record.drive == label.drive
@@ -415,7 +423,7 @@ fn identify(acceptor: &Acceptor, header: &GroupHeader) -> Finding {
             && header.shape.extents(info.capacity_bytes) >= record.extents
     };
     match record {
-        Some(record) if fits(record) && record.standing.votes() => Finding::Member(label.slot),
+        Some(record) if fits(record) && record.standing != Standing::Failed => Finding::Member(label.slot),
         Some(record) if record.drive == label.drive && record.standing == Standing::Failed => {
             Finding::Failed(label.slot)
         }
@@ -433,6 +441,15 @@ struct Taken {
     /// Newest votes by register.
     votes: Vec<Option<Vote<Rc<[u8]>>>>,
     failed: Vec<(Slot, FailReason)>,
+    /// Drives of the group without a vote.
+    others: Vec<Other>,
+}
+
+/// A drive of the group without a vote: one that is leaving, a twin, or nobody.
+struct Other {
+    index: usize,
+    label: Label,
+    drive: Lane,
 }
 
 /// Times that members may change under the eyes of who opens a group.
@@ -463,7 +480,8 @@ async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Resu
             Prepared::Ready(votes) => {
                 let decoded = votes.first().and_then(Option::as_ref).and_then(|vote| GroupHeader::decode(&vote.value));
                 let Some(header) = decoded else { return Err(OpenRefused::NoHeader(assembly.clone())) };
-                return Ok(Taken { header, hand, ballot, acceptors: promised, votes, failed });
+                let others = without_vote(&acceptors, &header);
+                return Ok(Taken { header, hand, ballot, acceptors: promised, votes, failed, others });
             }
             Prepared::Again(newest) => GroupHeader::decode(&newest.value),
             // A vote whose promise is damaged: that is nobody to wait for.
@@ -485,9 +503,16 @@ async fn take(candidate: Candidate, assembly: &mut Assembly, seat: Seat) -> Resu
     Err(OpenRefused::Latched(assembly.clone()))
 }
 
+fn without_vote(acceptors: &[Acceptor], header: &GroupHeader) -> Vec<Other> {
+    let voters = header.acceptors();
+    let others = acceptors.iter().filter(|acceptor| !voters.contains(&acceptor.label.drive));
+    let other = |found: &Acceptor| Other { index: found.index, label: found.label.clone(), drive: found.drive.clone() };
+    others.map(other).collect()
+}
+
 /// Step 4.
-async fn carry_on(taken: Taken, assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
-    let Taken { header, hand, ballot, acceptors, votes, mut failed } = taken;
+async fn carry_on(taken: Taken, mut assembly: Assembly, flow: Rc<Flow>, world: World) -> Result<Group, OpenRefused> {
+    let Taken { header, hand, ballot, acceptors, votes, mut failed, others } = taken;
     let values = values_of(&votes, &header);
     let not_heard: Vec<DriveId> =
         acceptors.iter().filter(|acceptor| !acceptor.is_heard()).map(|acceptor| acceptor.label.drive).collect();
@@ -520,8 +545,18 @@ async fn carry_on(taken: Taken, assembly: Assembly, flow: Rc<Flow>, world: World
             Verdict::Open => return Err(OpenRefused::Latched(assembly)),
         }
     }
+    let record = TwinRecord::of(&header, &values);
+    let twin = record.and_then(|record| {
+        let fits = |other: &&Other| (other.label.drive, other.label.slot) == (record.drive, record.slot);
+        others.iter().find(fits).filter(|other| other.label.shape == header.shape)
+    });
+    if let Some(twin) = twin {
+        assembly.drives[twin.index].1 = Finding::Successor(twin.label.slot);
+    }
+    let twin = twin.map(|other| other.drive.clone());
+    let members = with_leaving(members, &header, &others);
     let parts = Parts { flow, header, members, values, seat: hand.seat, session: ballot, assembly };
-    Ok(finish(parts, failed, world).await)
+    Ok(finish(parts, failed, (record, twin), world).await)
 }
 
 /// The newest value of each register the header names; its own is kept as bytes here.
@@ -542,7 +577,7 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> Vec<Member> {
         let acceptor = by_slot.remove(&slot);
         let member = Member::new(Slot(slot), record.drive, acceptor.as_ref().map(|found| found.drive.clone()));
         match record.standing {
-            Standing::Good => {}
+            Standing::Good | Standing::Leaving => {}
             Standing::Failed => member.state.set(DriveState::Failed),
             Standing::Filling if member.lane.is_some() => member.state.set(DriveState::Rebuilding),
             Standing::Filling => {}
@@ -555,8 +590,27 @@ fn make_members(header: &GroupHeader, acceptors: Vec<Acceptor>) -> Vec<Member> {
     (0u8..).zip(&header.members).map(make).collect()
 }
 
+/// Members that are leaving have no vote, but are there as before.
+fn with_leaving(members: Vec<Member>, header: &GroupHeader, others: &[Other]) -> Vec<Member> {
+    let bring = |member: Member| {
+        let slot = usize::from(member.slot.0);
+        let is_it = |other: &&Other| other.label.drive == member.id && usize::from(other.label.slot.0) == slot;
+        let found = others.iter().find(is_it).filter(|_| header.members[slot].standing == Standing::Leaving);
+        match found.filter(|other| identify_drive(&other.label, &other.drive, header) == Finding::Member(member.slot)) {
+            Some(other) => Member::new(member.slot, member.id, Some(other.drive.clone())),
+            None => member,
+        }
+    };
+    members.into_iter().map(bring).collect()
+}
+
 /// The open group, with members that failed on the way put out.
-async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World) -> Group {
+async fn finish(
+    mut parts: Parts,
+    failed: Vec<(Slot, FailReason)>,
+    (record, twin): (Option<TwinRecord>, Option<Lane>),
+    world: World,
+) -> Group {
     parts.values[0].bytes.clear();
     let group = Group::assembled(parts, world);
     for member in group.inner.all_members() {
@@ -582,7 +636,7 @@ async fn finish(mut parts: Parts, failed: Vec<(Slot, FailReason)>, world: World)
         group.latch();
     }
     // A group that latches here still reads; status says so.
-    let _ = group.settle_failures().await;
+    let _ = group.resume_twin(record, twin).await;
     group.scrub_labels().await;
     group
 }

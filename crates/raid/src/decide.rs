@@ -30,6 +30,7 @@ use crate::paxos::{Round, Verdict};
 use crate::principal::Principal;
 use crate::register::{SLOT_HEADER_BYTES, SlotValue, Stamp, encode_slot};
 use crate::status::Event;
+use crate::twin::TwinEnd;
 
 /// A register's value and version. Version 0 with no bytes: never set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl Group {
         index.and_then(|index| values.get(index).cloned()).unwrap_or_default()
     }
 
-    fn register_index(&self, name: &str) -> Option<usize> {
+    pub(crate) fn register_index(&self, name: &str) -> Option<usize> {
         let header = self.inner.header.borrow();
         header.registers.iter().position(|known| known == name).map(|index| index + 1)
     }
@@ -125,7 +126,7 @@ impl Group {
         version
     }
 
-    async fn cas_index(&self, index: usize, expected: u64, bytes: &[u8]) -> Result<u64, CasRefused> {
+    pub(crate) async fn cas_index(&self, index: usize, expected: u64, bytes: &[u8]) -> Result<u64, CasRefused> {
         let _gate = self.inner.decided.gate.lock().await;
         let current = self.inner.decided.values.borrow()[index].version;
         if current != expected {
@@ -280,6 +281,10 @@ impl Group {
         if !member.takes_part() {
             return;
         }
+        if self.is_twin(member) {
+            self.drop_twin(TwinEnd::Failed(reason));
+            return self.settle_later();
+        }
         // Only a drive that went away keeps what it held; one half filled had too little.
         if reason != FailReason::Gone || member.state.get() == DriveState::Rebuilding {
             member.whole_below.set(0);
@@ -292,6 +297,10 @@ impl Group {
         if self.is_overwhelmed() {
             self.latch();
         }
+        self.settle_later();
+    }
+
+    fn settle_later(&self) {
         let group = self.clone();
         let settle = async move {
             // A latch has its own event.
@@ -300,8 +309,9 @@ impl Group {
         self.inner.world.spawn.spawn("raid settle failures", Box::pin(settle));
     }
 
-    /// Puts failed members out of the group by decided headers, one at a time. When it
-    /// returns `Ok`, no drive that failed before the call can ever be believed again.
+    /// Puts failed members out of the group by decided headers, one at a time, and takes away
+    /// the record of a twin that failed. When it returns `Ok`, no drive that failed before the
+    /// call can ever be believed again.
     pub(crate) async fn settle_failures(&self) -> Result<(), Latched> {
         while let Some(slot) = self.unsettled() {
             if self.inner.latched.get() {
@@ -310,7 +320,7 @@ impl Group {
             let whole_below = self.inner.member(slot).whole_below.get();
             let change = |header: &mut GroupHeader| {
                 let record = &mut header.members[usize::from(slot.0)];
-                record.standing.votes().then(|| {
+                (record.standing != Standing::Failed).then(|| {
                     record.standing = Standing::Failed;
                     record.whole_below = whole_below;
                     header.membership += 1;
@@ -318,14 +328,15 @@ impl Group {
             };
             self.change_header(change).await?;
         }
-        Ok(())
+        self.settle_twin().await
     }
 
     fn unsettled(&self) -> Option<Slot> {
         let header = self.inner.header.borrow();
         let members = self.inner.members.borrow();
         let mut failed = members.iter().filter(|member| member.state.get() == DriveState::Failed);
-        failed.find(|member| header.members[usize::from(member.slot.0)].standing.votes()).map(|member| member.slot)
+        let is_in = |member: &&Rc<Member>| header.members[usize::from(member.slot.0)].standing != Standing::Failed;
+        failed.find(is_in).map(|member| member.slot)
     }
 }
 

@@ -159,6 +159,10 @@ pub(crate) struct Inner {
     /// By slot. A drive that takes another's place is a new member in its slot; who
     /// still works with the old one holds a handle of its own.
     pub members: RefCell<Vec<Rc<Member>>>,
+    /// A drive that is filled to take the slot of another, see `twin.rs`.
+    pub twin: RefCell<Option<Rc<Member>>>,
+    /// The record of a twin may say more than there is.
+    pub twin_unsettled: Cell<bool>,
     pub flow: Rc<Flow>,
     pub hedges: Cell<HedgeCounters>,
     /// Watches for slow drives.
@@ -288,6 +292,8 @@ impl Group {
             session,
             align_bytes: Cell::new(members.iter().map(|member| member.align_bytes).max().unwrap_or(0).max(512)),
             members: RefCell::new(members.into_iter().map(Rc::new).collect()),
+            twin: RefCell::default(),
+            twin_unsettled: Cell::new(false),
             flow,
             hedges: Cell::default(),
             judge: RefCell::default(),
@@ -468,7 +474,7 @@ impl Group {
         for id in self.inner.locks.held_in(segments) {
             drop(self.inner.locks.lock(id).await);
         }
-        for member in self.inner.all_members() {
+        for member in self.inner.all_members().into_iter().chain(self.twin()) {
             gone.iter().for_each(|segment| member.owed.borrow_mut().drop_segment(segment.id));
         }
         gone.iter().for_each(|segment| self.inner.record.forget(segment.id));

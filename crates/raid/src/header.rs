@@ -29,12 +29,14 @@ pub enum Standing {
     /// It joined in place of another and is being filled: it has a vote, and holds every
     /// stripe written since.
     Filling,
+    /// Good, and about to give its slot to its twin: no vote.
+    Leaving,
 }
 
 impl Standing {
     /// Whether the member is one of the acceptors.
     pub fn votes(self) -> bool {
-        self != Standing::Failed
+        matches!(self, Standing::Good | Standing::Filling)
     }
 }
 
@@ -195,6 +197,7 @@ fn decode_member(input: &mut Reader<'_>) -> Option<MemberRecord> {
         0 => Standing::Good,
         1 => Standing::Failed,
         2 => Standing::Filling,
+        3 => Standing::Leaving,
         _ => return None,
     };
     let (extents, whole_below) = (input.u32()?, input.u64()?);

@@ -6,7 +6,7 @@
 //!          ── register_read / register_cas (root, blobs) ──┐             │
 //!                                                          v             v
 //!   group header + named blobs (paxos.rs)           units (write.rs, read.rs, repair.rs,
-//!   members come and go (membership.rs)                    rebuild.rs in the order of circular.rs)
+//!   members come and go (membership.rs, twin.rs)           rebuild.rs in the order of circular.rs)
 //!          v  majority of members, two slots each          v  one unit per drive, in parallel
 //!   ====== drive 0 ====== drive 1 ====== ... ====== drive n-1 ======
 //! ```
@@ -61,6 +61,7 @@ mod slow;
 mod status;
 mod survivors;
 pub mod turns;
+mod twin;
 pub mod unit;
 mod write;
 
@@ -84,5 +85,6 @@ pub use repair::StripeVerdict;
 pub use slow::{SlowSettings, Slowness};
 pub use status::{Counters, DriveStatus, Event, GroupState, GroupStatus, Space};
 pub use survivors::{Survivor, Survivors};
+pub use twin::{TwinEnd, TwinStatus};
 pub use unit::Damage;
 pub use write::{WriteFault, Written};

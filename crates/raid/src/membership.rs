@@ -9,6 +9,7 @@
 //!   rejoin_member  the slot's own drive, back      Rebuilding: what it missed is filled
 //!   member_filled  all that belongs on it is there Rebuilding -> Good
 //!   remove_member  put out on request              Failed (Retired)
+//!   begin_twin     a new drive takes the slot of a good one once it holds everything (`twin.rs`)
 //! ```
 //!
 //! A drive joins in three steps, none of which a crash can leave half done: it is made an
@@ -48,6 +49,12 @@ pub enum JoinRefused {
     /// The slot does not exist.
     #[error("there is no slot {}", .0.0)]
     NoSuchSlot(Slot),
+    /// The drive in the slot is not good: it is replaced, not retired.
+    #[error("the drive in slot {} is not good", .0.0)]
+    NotGood(Slot),
+    /// A drive is being retired already: the one in this slot.
+    #[error("the drive in slot {} is being retired", .0.0)]
+    TwinThere(Slot),
     /// The drive in the slot is in use; it has to be put out first.
     #[error("the drive in slot {} is in use", .0.0)]
     SlotInUse(Slot),
@@ -267,7 +274,7 @@ impl Group {
         let is_out = match record.standing {
             Standing::Failed => record.whole_below > 0,
             Standing::Good => self.inner.member(label.slot).state.get() == DriveState::Missing,
-            Standing::Filling => false,
+            Standing::Filling | Standing::Leaving => false,
         };
         (label.group == header.group && record.drive == label.drive && is_out).then_some(label.slot)
     }
@@ -301,7 +308,7 @@ impl Group {
 
     /// Writes a unit at the start, in the middle and at the end of where stripes go, and
     /// reads all of it back after a flush (R-SPARE-04).
-    async fn try_out(&self, drive: &Lane) -> Result<(), JoinRefused> {
+    pub(crate) async fn try_out(&self, drive: &Lane) -> Result<(), JoinRefused> {
         let shape = self.inner.shape;
         let last = shape.extents(drive.info().capacity_bytes).saturating_sub(1);
         let places = [0, last / 2, last].map(|extent| u16::try_from(extent).expect("at most 4,096 extents"));
@@ -341,7 +348,8 @@ impl Group {
     /// Extents a drive must have to take `slot`, if that is free to take.
     fn vacant(&self, slot: Slot) -> Result<u32, JoinRefused> {
         let member = self.existing(slot).map_err(|_| JoinRefused::NoSuchSlot(slot))?;
-        if member.takes_part() {
+        // A twin takes the slot of a drive that fails by itself.
+        if member.takes_part() || self.retiring() == Some(slot) {
             return Err(JoinRefused::SlotInUse(slot));
         }
         Ok(self.inner.header.borrow().members[usize::from(slot.0)].extents)
@@ -361,7 +369,7 @@ impl Group {
         if used { Standing::Filling } else { Standing::Good }
     }
 
-    fn new_drive_id(&self) -> DriveId {
+    pub(crate) fn new_drive_id(&self) -> DriveId {
         let mut id = DriveId::default();
         self.inner.world.chance.fill(&mut id.0);
         id
@@ -381,10 +389,13 @@ impl Group {
 
     /// A drive that wants to join must be large enough, and empty or given up. A label of
     /// this group that its header does not know is what an interrupted join left.
-    async fn check_newcomer(&self, drive: &Lane, extents: u32, overwrite: bool) -> Result<(), JoinRefused> {
+    pub(crate) async fn check_newcomer(&self, drive: &Lane, extents: u32, overwrite: bool) -> Result<(), JoinRefused> {
         self.check_size(drive, extents)?;
         match read_label(drive).await.map_err(JoinRefused::Media)? {
             LabelState::Blank => Ok(()),
+            LabelState::Good(label) if self.twin().is_some_and(|twin| twin.id == label.drive) => {
+                Err(JoinRefused::InUse { group: Some(label.group) })
+            }
             LabelState::Good(label) if label.group == self.inner.group => {
                 let header = self.inner.header.borrow();
                 let member = header.members.iter().find(|member| member.drive == label.drive);
@@ -420,7 +431,7 @@ impl Group {
         let at = usize::from(slot.0);
         let replaces = at < next.members.len();
         // Two that wait for one slot: the second finds it taken.
-        let taken = replaces && next.members[at].standing.votes();
+        let taken = replaces && next.members[at].standing != Standing::Failed;
         if taken || at > next.members.len() {
             return Err(JoinRefused::SlotInUse(slot));
         }
@@ -449,7 +460,7 @@ impl Group {
         Ok(())
     }
 
-    fn install(&self, member: Rc<Member>, extents: u32, replaces: bool) {
+    pub(crate) fn install(&self, member: Rc<Member>, extents: u32, replaces: bool) {
         let inner = &self.inner;
         inner.align_bytes.set(inner.align_bytes.get().max(member.align_bytes));
         let at = usize::from(member.slot.0);
@@ -464,7 +475,7 @@ impl Group {
 
     /// Gives a drive the promise and every decided value, durably. What another seat left on it
     /// in an earlier life goes: the drive is no acceptor of anybody now.
-    async fn make_acceptor(&self, member: &Member) -> Result<(), MediaFault> {
+    pub(crate) async fn make_acceptor(&self, member: &Member) -> Result<(), MediaFault> {
         let Inner { group, session, seat, shape, .. } = *self.inner;
         let put = |offset_bytes, data| member.write(Principal::MetadataWrite, offset_bytes, data);
         let blank = aligned(&[0; Shape::BLOCK_BYTES]);

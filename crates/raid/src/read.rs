@@ -265,7 +265,7 @@ impl Group {
         members.iter().filter_map(|member| member.lane.as_ref()).for_each(Lane::forget_times);
         let worst = judge.worst(now);
         let Some(member) = members.iter().find(|member| Some(member.id) == worst) else { return };
-        if self.margin() >= 2 && !self.inner.latched.get() {
+        if self.margin() >= 2 && !self.inner.latched.get() && self.retiring().is_none() {
             judge.rest(now);
             drop(judge);
             self.fail(member, FailReason::Slow);

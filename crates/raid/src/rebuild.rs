@@ -9,16 +9,17 @@
 
 use std::rc::Rc;
 
+use base::buf::Buf;
 use futures_util::future::join_all;
 
 use crate::group::Group;
 use crate::layout::{Segment, Slot, StripeId};
-use crate::member::{DriveState, FailReason};
+use crate::member::{FailReason, Member};
 use crate::membership::RemoveRefused;
 use crate::owed::Owed;
 use crate::principal::Principal;
 use crate::repair::{Collected, Stripe};
-use crate::unit::Damage;
+use crate::unit::{Damage, headed_for};
 
 /// What became of a stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,8 @@ pub enum Rebuilt {
 impl Group {
     /// Says which units the drive in `slot` owes; before that it owes all of them.
     pub fn set_owed(&self, slot: Slot, stripes: impl IntoIterator<Item = StripeId>) {
-        self.inner.member(slot).owed.replace(Owed::these(stripes));
+        let member = self.filling(slot).unwrap_or_else(|| self.inner.member(slot));
+        member.owed.replace(Owed::these(stripes));
     }
 
     /// Those of `stripes` that have a unit in `slot`.
@@ -47,23 +49,25 @@ impl Group {
         stripes.into_iter().filter(lies_in).collect()
     }
 
-    /// Slots that are being filled, and the units they owe as far as that is known.
+    /// Slots that are being filled, or whose twin is, and the units that are owed as far as that
+    /// is known.
     pub fn rebuilding(&self) -> Vec<(Slot, Option<u64>)> {
-        let members = self.inner.all_members();
-        let rebuilding = members.iter().filter(|member| member.state.get() == DriveState::Rebuilding);
-        rebuilding.map(|member| (member.slot, member.owed.borrow().units())).collect()
+        self.all_filling().iter().map(|member| (member.slot, member.owed.borrow().units())).collect()
     }
 
-    /// The drive in `slot` owes nothing any more: its units are made durable, and it is
-    /// good. `Ok(false)` if it does owe something, or has failed meanwhile.
+    /// The drive that is filled in `slot` owes nothing any more: its units are made durable, and
+    /// it is good; if it is a twin, the slot is its own and the old drive is out. `Ok(false)` if it
+    /// does owe something, or has failed meanwhile.
     pub async fn become_whole(&self, slot: Slot) -> Result<bool, RemoveRefused> {
-        let member = self.inner.member(slot);
-        if member.state.get() != DriveState::Rebuilding || member.owed.borrow().units() != Some(0) {
+        let Some(member) = self.filling(slot).filter(|member| member.owed.borrow().units() == Some(0)) else {
             return Ok(false);
-        }
+        };
         if let Err(fault) = member.flush().await {
             self.fail(&member, FailReason::of_flush(fault));
             return Ok(false);
+        }
+        if self.is_twin(&member) {
+            return self.swap(&member).await;
         }
         self.member_filled(slot).await?;
         Ok(member.is_good())
@@ -71,15 +75,13 @@ impl Group {
 
     /// The first stripe at `from` or behind it of which some drive owes a unit.
     pub fn next_owed(&self, from: StripeId) -> Option<StripeId> {
-        let rebuilding = |state| state == DriveState::Rebuilding;
-        let members = self.inner.all_members();
-        let used = members.iter().filter(|member| rebuilding(member.state.get()));
-        used.filter_map(|member| member.owed.borrow().next_from(from)).min()
+        self.all_filling().iter().filter_map(|member| member.owed.borrow().next_from(from)).min()
     }
 
     /// Nothing refers to stripe `id` any more: nobody owes a unit of it.
     pub fn forgive(&self, id: StripeId) {
-        self.inner.all_members().iter().for_each(|member| member.owed.borrow_mut().settle(id));
+        let members = self.inner.all_members().into_iter().chain(self.twin());
+        members.for_each(|member| member.owed.borrow_mut().settle(id));
     }
 
     /// Writes the units of `id` that are owed. The caller sees to it that its content stays
@@ -93,13 +95,16 @@ impl Group {
             return Rebuilt::NothingOwed;
         }
         self.inner.record.count(|counters| counters.stripes_rebuilt += 1);
+        if let Some(done) = self.copy_to_twin(&segment, id, generation, &targets).await {
+            return done;
+        }
         let Some((collected, stripe)) = self.whole_stripe(segment, id, generation).await else {
             self.forgive(id);
             self.lose(id);
             return Rebuilt::Lost;
         };
         let segment = collected.segment();
-        let writes = targets.iter().map(|&role| self.fill(segment, id, role, &stripe));
+        let writes = targets.iter().map(|(role, member)| self.fill(segment, id, (*role, member), &stripe.units[*role]));
         let written = join_all(writes).await.into_iter().filter(|done| *done).count();
         self.repair(segment, id, &stripe).await;
         drop(guard);
@@ -107,13 +112,33 @@ impl Group {
         Rebuilt::Units(u8::try_from(written).expect("at most 32"))
     }
 
-    /// Roles whose drives are being filled and owe their unit.
-    fn targets(&self, segment: &Segment, id: StripeId) -> Vec<usize> {
-        let owes = |slot: Slot| {
-            let member = self.inner.member(slot);
-            member.state.get() == DriveState::Rebuilding && member.owed.borrow().contains(id)
+    /// Roles that are owed, and the drives that owe them.
+    fn targets(&self, segment: &Segment, id: StripeId) -> Vec<(usize, Rc<Member>)> {
+        let owing = |role: usize| {
+            let filling = self.filling(segment.place_of(role, id.row).slot)?;
+            let owes = filling.owed.borrow().contains(id);
+            owes.then_some((role, filling))
         };
-        (0..segment.geometry.width()).filter(|&role| owes(segment.place_of(role, id.row).slot)).collect()
+        (0..segment.geometry.width()).filter_map(owing).collect()
+    }
+
+    /// Copies the unit of a drive that is being retired to its twin, if that is all there is to
+    /// do and the unit is right: one read in place of d.
+    async fn copy_to_twin(
+        &self,
+        segment: &Rc<Segment>,
+        id: StripeId,
+        generation: u64,
+        targets: &[(usize, Rc<Member>)],
+    ) -> Option<Rebuilt> {
+        let [(role, twin)] = targets else { return None };
+        if !self.is_twin(twin) {
+            return None;
+        }
+        let unit = self.read_unit(segment, id, *role, Some(generation)).await.ok()?;
+        let written = self.fill(segment, id, (*role, twin), unit.bytes()).await;
+        self.inner.record.count(|counters| counters.units_rebuilt += u64::from(written));
+        Some(Rebuilt::Units(u8::from(written)))
     }
 
     /// The stripe from as few units as will do; from all of them when these do not.
@@ -135,17 +160,16 @@ impl Group {
     }
 
     /// Writes the unit with `role` to the drive that owes it.
-    async fn fill(&self, segment: &Segment, id: StripeId, role: usize, stripe: &Stripe) -> bool {
+    async fn fill(&self, segment: &Segment, id: StripeId, (role, member): (usize, &Rc<Member>), unit: &Buf) -> bool {
         let place = segment.place_of(role, id.row);
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-        let member = self.inner.member(place.slot);
-        match member.write(Principal::Rebuild, offset, stripe.units[role].clone()).await {
+        match member.write(Principal::Rebuild, offset, headed_for(unit, member.id)).await {
             Ok(()) => {
                 member.owed.borrow_mut().settle(id);
                 true
             }
             Err(fault) => {
-                self.fail(&member, FailReason::of_write(fault));
+                self.fail(member, FailReason::of_write(fault));
                 false
             }
         }

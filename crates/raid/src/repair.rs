@@ -19,13 +19,20 @@ use crate::layout::{Segment, Slot, StripeId, UNIT_HEADER_BYTES};
 use crate::member::{FailReason, Strike};
 use crate::read::Unreadable;
 use crate::status::Event;
-use crate::unit::{Damage, UnitHeader, Wanted, payload_check, stripe_digest};
+use crate::unit::{Damage, UnitHeader, Wanted, headed_for, payload_check, stripe_digest};
 use crate::write::Sums;
 
 /// A unit that passed its own checks.
 pub(crate) struct Whole {
     header: UnitHeader,
     bytes: Buf,
+}
+
+impl Whole {
+    /// The unit with its header.
+    pub fn bytes(&self) -> &Buf {
+        &self.bytes
+    }
 }
 
 /// All units of a stripe as read, by role.
@@ -268,6 +275,8 @@ impl Group {
         let place = segment.place_of(role, id.row);
         let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
         let member = self.inner.member(place.slot);
+        // Its header may be of a drive that has left the slot since.
+        let unit = headed_for(unit, member.id);
         match member.write(self.principal.writing(), offset, unit.clone()).await {
             Ok(()) => {}
             Err(fault @ (MediaFault::Gone | MediaFault::ReadOnly)) => {

@@ -9,6 +9,7 @@ use crate::group::Group;
 use crate::layout::{FULL_GROUP_DRIVES, SegmentId, Slot, StripeId};
 use crate::member::{DriveState, FailReason};
 use crate::slow::Slowness;
+use crate::twin::{TwinEnd, TwinStatus};
 use crate::unit::Damage;
 
 /// Events kept until someone drains them.
@@ -54,6 +55,8 @@ pub struct DriveStatus {
     pub repaired_units: u64,
     /// Units it still lacks, while it is rebuilding and that is known.
     pub owed_units: Option<u64>,
+    /// The drive that takes its slot once it holds everything, while it is being retired.
+    pub twin: Option<TwinStatus>,
     /// Extents on it.
     pub extents_total: u32,
     /// Free ones of these.
@@ -154,6 +157,23 @@ pub enum Event {
     DriveFilled {
         /// Its slot.
         slot: Slot,
+    },
+    /// A drive is being retired behind a twin.
+    TwinBegun {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// A drive is retired: its twin has its slot.
+    DriveRetired {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A drive that was being retired keeps its slot.
+    TwinEnded {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        why: TwinEnd,
     },
     /// A damaged unit was rewritten and read back.
     UnitRepaired {
@@ -260,6 +280,7 @@ impl Group {
                 owed_units: (member.state.get() == DriveState::Rebuilding)
                     .then(|| member.owed.borrow().units())
                     .flatten(),
+                twin: self.twin_status(member.slot),
                 extents_total: extents.total(),
                 extents_free: extents.free(),
             })

@@ -16,6 +16,7 @@
 //! another generation, place or role do not pass. The byte layout is in
 //! `docs/formats/raid.md`.
 
+use base::buf::{Buf, BufMut};
 use base::check::{MEDIA_CHECK_CRC64_NVME, media_check};
 use base::id::{DriveId, GroupId};
 use base::port::MediaFault;
@@ -194,6 +195,19 @@ impl UnitHeader {
             payload_check,
             stripe_digest,
         })
+    }
+}
+
+/// The unit as it stands on `drive`: a copy with another header where it says another drive.
+pub(crate) fn headed_for(unit: &Buf, drive: DriveId) -> Buf {
+    match UnitHeader::decode(unit) {
+        Ok(header) if header.drive != drive => {
+            let mut copy = BufMut::zeroed(unit.len());
+            copy.copy_from_slice(unit);
+            UnitHeader { drive, ..header }.encode_into(&mut copy);
+            copy.freeze()
+        }
+        _ => unit.clone(),
     }
 }
 

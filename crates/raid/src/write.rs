@@ -6,15 +6,19 @@
 //!
 //! A crash in the middle leaves a stripe nobody refers to yet. A unit that could not be
 //! written costs its drive the membership before the write is reported done, so what it
-//! kept from before is never taken for current (I4).
+//! kept from before is never taken for current (I4). While a drive is being retired its units are
+//! written to its twin as well (`twin.rs`), each with a header of its own: one copy more.
+
+use std::rc::Rc;
 
 use base::buf::{Buf, BufMut};
-use futures_util::future::join_all;
+use base::port::MediaFault;
+use futures_util::future::{join, join_all};
 
 use crate::group::Group;
 use crate::layout::{Segment, StripeId, UNIT_HEADER_BYTES};
-use crate::member::{DriveState, FailReason};
-use crate::unit::{UnitHeader, payload_check, stripe_digest};
+use crate::member::{DriveState, FailReason, Member};
+use crate::unit::{UnitHeader, headed_for, payload_check, stripe_digest};
 
 /// What became of a stripe that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,30 +69,28 @@ impl Group {
         let parity = (0..segment.geometry.parity).map(|_| self.take_unit()).collect();
         let complete = move || complete_stripe(id, generation, data, parity);
         let complete = self.inner.world.work(complete).await;
-        let units = self.seal(&segment, id, generation, complete);
         let guard = self.inner.locks.lock(id).await;
+        // Sealed for the drives that are written to: nothing is waited for in between.
+        let units = self.seal(&segment, id, generation, complete);
         let writes = units.into_iter().enumerate().map(|(role, unit)| {
             let place = segment.place_of(role, id.row);
             let offset = self.inner.shape.unit_offset_bytes(place.extent, id.row);
-            let (member, principal) = (self.inner.member(place.slot), self.principal.writing());
+            let principal = self.principal.writing();
+            let member = self.inner.member(place.slot);
+            let twin = self.twin_of(place.slot).map(|twin| (headed_for(&unit, twin.id), twin));
             async move {
-                let outcome = member.write(principal, offset, unit).await;
-                (member, outcome)
+                let to_twin = async {
+                    let (unit, twin) = twin?;
+                    let outcome = twin.write(principal, offset, unit).await;
+                    Some((twin, outcome))
+                };
+                let (outcome, to_twin) = join(member.write(principal, offset, unit), to_twin).await;
+                (member, outcome, to_twin)
             }
         });
         let mut absent = 0u8;
-        for (member, outcome) in join_all(writes).await {
-            if outcome.is_ok() {
-                member.owed.borrow_mut().settle(id);
-            }
-            if let Err(fault) = outcome {
-                absent += 1;
-                // A drive that was missing all along now lacks something, too.
-                if member.state.get() == DriveState::Missing {
-                    member.state.set(DriveState::Good);
-                }
-                self.fail(&member, FailReason::of_write(fault));
-            }
+        for (member, outcome, to_twin) in join_all(writes).await {
+            absent += u8::from(!self.note_written(id, (member, outcome), to_twin));
         }
         self.inner.record.not_lost(id);
         drop(guard);
@@ -96,11 +98,36 @@ impl Group {
         self.conclude(segment.geometry.parity, absent).await
     }
 
+    /// Draws the consequences of writing a unit to a member and its twin. Whether the unit is on
+    /// the drive that has the slot now.
+    fn note_written(&self, id: StripeId, (member, outcome): Wrote, to_twin: Option<Wrote>) -> bool {
+        let settle = |member: &Member| member.owed.borrow_mut().settle(id);
+        let twin_took = to_twin.filter(|(twin, outcome)| {
+            match outcome {
+                Ok(()) => settle(twin),
+                Err(fault) => self.fail(twin, FailReason::of_write(*fault)),
+            }
+            outcome.is_ok()
+        });
+        match outcome {
+            Ok(()) => settle(&member),
+            Err(fault) => {
+                // A drive that was missing all along now lacks something, too.
+                if member.state.get() == DriveState::Missing {
+                    member.state.set(DriveState::Good);
+                }
+                self.fail(&member, FailReason::of_write(fault));
+            }
+        }
+        let holder = self.inner.member(member.slot);
+        if Rc::ptr_eq(&holder, &member) { outcome.is_ok() } else { twin_took.is_some() }
+    }
+
     async fn conclude(&self, parity: u8, absent: u8) -> Result<Written, WriteFault> {
         if absent > parity {
             return Err(WriteFault::TooManyAbsent);
         }
-        if absent > 0 {
+        if absent > 0 || self.inner.twin_unsettled.get() {
             self.settle_failures().await.map_err(|_| WriteFault::Latched)?;
         }
         self.inner.record.count(|counters| {
@@ -143,13 +170,14 @@ impl Group {
     /// Makes every stripe written before durable. A drive whose flush fails is out of
     /// the group before this returns `Ok`.
     pub async fn flush(&self) -> Result<(), WriteFault> {
-        let members = self.inner.all_members();
+        let mut members = self.inner.all_members();
+        members.extend(self.twin());
         let written = members.iter().filter(|member| member.takes_part() && member.is_unflushed());
         let flushes = written.map(|member| async move { (member, member.flush().await) });
         let mut lost = false;
         for (member, outcome) in join_all(flushes).await {
             if let Err(fault) = outcome {
-                lost = true;
+                lost |= !self.is_twin(member);
                 self.fail(member, FailReason::of_flush(fault));
             }
         }
@@ -159,6 +187,9 @@ impl Group {
         self.settle_failures().await.map_err(|_| WriteFault::Latched)
     }
 }
+
+/// A drive and what became of a write to it.
+type Wrote = (Rc<Member>, Result<(), MediaFault>);
 
 /// All units of a stripe and the checks of their payloads, in role order.
 type Complete = (Vec<BufMut>, Vec<u64>);

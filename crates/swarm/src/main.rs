@@ -87,6 +87,7 @@ impl Totals {
         sum.steps += report.steps;
         sum.lives += report.lives;
         sum.rebuilds += report.rebuilds;
+        sum.retirings += report.retirings;
         sum.crashes += report.crashes;
         sum.acknowledged += report.acknowledged;
         sum.refused += report.refused;
@@ -105,13 +106,14 @@ impl Totals {
     fn print(&self, seconds: f64) {
         let sum = &self.sum;
         println!(
-            "{} seeds in {seconds:.1} s ({:.1} per second): {} lives, {} crashes, {} rebuilds begun, {} steps, {} changes acknowledged, \
+            "{} seeds in {seconds:.1} s ({:.1} per second): {} lives, {} crashes, {} rebuilds begun, {} drives to be retired, {} steps, {} changes acknowledged, \
              {} refused for room, {} shared operations judged; {} seeds left the budget",
             self.done,
             self.done as f64 / seconds,
             sum.lives,
             sum.crashes,
             sum.rebuilds,
+            sum.retirings,
             sum.steps,
             sum.acknowledged,
             sum.refused,

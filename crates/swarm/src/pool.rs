@@ -2,7 +2,7 @@
 
 use engine::{Engine, OpenFault, Opened};
 use raid::{DriveState, Group, GroupOptions};
-use world_sim::{SimMedia, SimNode, SimWorld};
+use world_sim::{Rng, SimMedia, SimNode, SimWorld};
 
 use crate::shape::Shape;
 
@@ -82,12 +82,34 @@ impl Pool {
     /// joined.
     pub async fn use_spare(&self, node: &SimNode, engine: &Engine) -> bool {
         let drives = engine.group().status().drives;
-        let is_used = drives.iter().any(|drive| drive.serial == self.spare.name());
+        let is_used = self.is_spare_used(&drives);
         let out = drives.iter().find(|drive| drive.state == DriveState::Failed);
         match out.filter(|_| !is_used) {
             // What refuses it now (too many drives out, a crash between) is tried again.
             Some(out) => engine.join_drive(out.slot, node.drive(&self.spare)).await.is_ok(),
             None => false,
+        }
+    }
+
+    fn is_spare_used(&self, drives: &[raid::DriveStatus]) -> bool {
+        let is_twin =
+            |drive: &raid::DriveStatus| drive.twin.as_ref().is_some_and(|twin| twin.serial == self.spare.name());
+        drives.iter().any(|drive| drive.serial == self.spare.name() || is_twin(drive))
+    }
+
+    /// Begins to retire a drive behind the spare, if that is still blank; now and then one that is
+    /// being retired is not after all. True if it was begun.
+    pub async fn retire(&self, node: &SimNode, engine: &Engine, rng: &mut Rng) -> bool {
+        let drives = engine.group().status().drives;
+        let slot = drives[rng.index(drives.len())].slot;
+        match engine.group().retiring() {
+            Some(slot) if rng.percent(20) => {
+                // What refuses it ends the pool, or is tried again.
+                let _ = engine.cancel_retiring(slot).await;
+                false
+            }
+            None if !self.is_spare_used(&drives) => engine.retire_drive(slot, node.drive(&self.spare)).await.is_ok(),
+            _ => false,
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Report {
     pub checkpoints: u64,
     /// Times a spare took the place of a lost drive.
     pub rebuilds: u64,
+    /// Times a drive began to be retired.
+    pub retirings: u64,
     /// Faults that happened.
     pub faults: BTreeMap<&'static str, u64>,
     /// Sites of legal variation.
@@ -65,6 +67,9 @@ struct Seed {
     operations: u64,
     /// Chance, at a look around, that the spare takes the place of a lost drive.
     spare_percent: u32,
+    /// Chance, at a look around, that a drive is retired behind the spare, and its draws.
+    retire_percent: u32,
+    retire_rng: RefCell<Rng>,
     report: RefCell<Report>,
     /// The engine of the present life, to say how it was when something went wrong.
     engine: RefCell<Option<Engine>>,
@@ -105,6 +110,8 @@ impl Seed {
             .collect();
         let operations = rng.between(20, 120);
         let spare_percent = if rng.percent(60) { rng.between(5, 100) as u32 } else { 0 };
+        let mut retire_rng = rng.fork("retire");
+        let retire_percent = if retire_rng.percent(30) { retire_rng.between(5, 60) as u32 } else { 0 };
         Seed {
             world: pool.world.clone(),
             pool,
@@ -116,6 +123,8 @@ impl Seed {
             shared: Vec::new(),
             operations,
             spare_percent,
+            retire_percent,
+            retire_rng: RefCell::new(retire_rng),
             report: RefCell::default(),
             engine: RefCell::default(),
         }
@@ -185,6 +194,9 @@ impl Seed {
             if self.rng.borrow_mut().percent(self.spare_percent) && self.pool.use_spare(node, &engine).await {
                 self.report.borrow_mut().rebuilds += 1;
             }
+            if self.retire_percent > 0 {
+                self.perhaps_retire(node, &engine).await;
+            }
             self.refuse_stop(&engine);
         }
         self.oracle.borrow().verdict().unwrap_or_else(|violation| panic!("{violation:?}"));
@@ -193,6 +205,14 @@ impl Seed {
             self.audit(&engine).await;
         }
         true
+    }
+
+    async fn perhaps_retire(&self, node: &SimNode, engine: &Engine) {
+        let mut rng = self.retire_rng.borrow().clone();
+        if rng.percent(self.retire_percent) && self.pool.retire(node, engine, &mut rng).await {
+            self.report.borrow_mut().retirings += 1;
+        }
+        self.retire_rng.replace(rng);
     }
 
     fn is_outside(&self) -> bool {

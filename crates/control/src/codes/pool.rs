@@ -313,4 +313,28 @@ codes! {
         clears: "it is a report",
         parameters: ["pool", "drives"],
     }
+    1084 DRIVE_RETIRED Info, exit Failed, http 503, since "0.1.0" {
+        what: "A drive was retired: another one has its slot.",
+        why: "Everything the drive held was copied to the other one while both were written, so the pool was as redundant as before at every moment. The old drive is not used any more.",
+        act: ["the old drive can be pulled: vmhold drive list"],
+        urgency: "none",
+        clears: "it is a report",
+        parameters: ["pool", "slot"],
+    }
+    1085 RETIRING_ENDED Warning, exit Failed, http 503, since "0.1.0" {
+        what: "A drive that was being retired keeps its slot.",
+        why: "That was asked for, or the drive that was to take its slot failed or was not there when the store started. Nothing was lost: the old drive was a full member all the time.",
+        act: ["see the drives: vmhold drive list"],
+        urgency: "none, unless the old drive is failing",
+        clears: "it is a report",
+        parameters: ["pool", "slot", "reason"],
+    }
+    1086 DRIVE_RETIRING Info, exit Failed, http 503, since "0.1.0" {
+        what: "A drive is being retired.",
+        why: "Another drive is filled with what it holds and takes its slot then. Until then the old drive is a full member, and every new stripe is written to both.",
+        act: ["nothing has to be done; see it at work: vmhold job list"],
+        urgency: "none",
+        clears: "it is a report",
+        parameters: ["pool", "slot"],
+    }
 }
