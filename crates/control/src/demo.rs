@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
+use crate::replication::{PairState, Role};
 use crate::text;
 
 /// Folder of a demo when none is named.
@@ -40,8 +41,28 @@ pub struct Quickstart {
     pub memory: bool,
     /// Time from start to ready.
     pub ready_after_seconds: f64,
+    /// Sites that run, of a demo of two.
+    #[serde(default)]
+    pub sites: Vec<DemoSite>,
+    /// Where the witness is, of a demo of two sites.
+    #[serde(default)]
+    pub witness: Option<String>,
+    /// How the copies of two sites stand.
+    #[serde(default)]
+    pub state: Option<PairState>,
     /// What this demo cannot survive.
     pub warnings: Vec<String>,
+}
+
+/// One of two sites of a demo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DemoSite {
+    /// Name, and that of its folder.
+    pub name: String,
+    /// Base address of its API.
+    pub api: String,
+    /// What it is.
+    pub role: Role,
 }
 
 /// Where the demo's datastore is served.
@@ -68,7 +89,8 @@ impl Quickstart {
         let DemoNfs { host, port, mount_port, export } = &self.nfs;
         let dir = &self.dir;
         let place = if self.memory { "in memory" } else { "sparse files" };
-        let mut out = format!("vmhold quickstart {}   one store on this machine\n", self.version);
+        let what = if self.witness.is_none() { "one store" } else { "two sites and a witness" };
+        let mut out = format!("vmhold quickstart {}   {what} on this machine\n", self.version);
         out.push_str("DEMO: file-backed drives, loopback only. Not for data you need.\n\n");
         out.push_str(&format!("  [ok] folder      {dir}\n"));
         out.push_str(&format!(
@@ -78,6 +100,19 @@ impl Quickstart {
             text::bytes(self.drive_bytes),
             self.stripe
         ));
+        for site in &self.sites {
+            out.push_str(&format!(
+                "  [ok] {:<11} {}, folder {}, {}\n",
+                site.name,
+                site.role.word(),
+                site.name,
+                site.api
+            ));
+        }
+        if let Some(witness) = &self.witness {
+            let state = self.state.map_or("unknown", PairState::word);
+            out.push_str(&format!("  [ok] witness     {witness}; the copies are {state}\n"));
+        }
         out.push_str(&format!("  [ok] datastore   {host}:{export}, port {port}, mount port {mount_port}\n"));
         for warning in &self.warnings {
             for (index, line) in text::wrap(warning, 64).into_iter().enumerate() {
@@ -107,6 +142,11 @@ impl Quickstart {
         } else {
             format!("Now break it (each with --dir {dir}):\n")
         });
+        let of_pair =
+            [("site", "kill the site that serves; back: heal"), ("witness", "see that nothing stops; back: heal")];
+        for (command, effect) in of_pair.into_iter().filter(|_| self.witness.is_some()) {
+            out.push_str(&format!("  vmhold quickstart break {command:<10} {effect}\n"));
+        }
         for (command, effect) in [
             ("drive 3", "lose a drive, see it reconstructed"),
             ("bits 100", "flip 100 random bits on the drives"),
@@ -142,6 +182,9 @@ mod tests {
             stripe: "4+2".into(),
             memory: false,
             ready_after_seconds: 0.8,
+            sites: Vec::new(),
+            witness: None,
+            state: None,
             warnings: vec!["the journal stands on an ordinary file; it does not survive the loss of that disk".into()],
         }
     }
@@ -153,6 +196,22 @@ mod tests {
         for part in
             ["Ready in 0.8 s.", "port=20049,mountport=20048", "break drive", "destroy --dir", "/metrics", "[!!]"]
         {
+            assert!(screen.contains(part), "{part} in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn the_screen_of_two_sites_says_what_each_of_them_is() {
+        let site = |name: &str, role| DemoSite { name: name.into(), api: "https://127.0.0.1:8080".into(), role };
+        let screen = Quickstart {
+            sites: vec![site("site-a", Role::Primary), site("site-b", Role::Secondary)],
+            witness: Some("127.0.0.1:8084".into()),
+            state: Some(PairState::InSync),
+            ..demo()
+        };
+        let screen = screen.human();
+        assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+        for part in ["two sites", "site-a      PRIMARY", "site-b      SECONDARY", "copies are IN_SYNC", "break site"] {
             assert!(screen.contains(part), "{part} in\n{screen}");
         }
     }

@@ -587,6 +587,9 @@ pub struct WitnessServe {
     /// What join tokens name instead, where sites know this machine by another address
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// Stop when standard input ends, unless it said `detach`
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
 }
 
 const WITNESS_HELP: &str = "\

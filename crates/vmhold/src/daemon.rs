@@ -1,6 +1,7 @@
 //! What `serve`, `host serve` and `witness serve` have in common: when they end, and what the
 //! service manager hears of it.
 
+use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,9 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use crate::signals::first_signal;
+
+/// What a starter says on standard input when the server shall outlive it.
+pub const DETACH: &str = "detach";
 
 /// The first signal that ends a server.
 pub struct Ending {
@@ -63,5 +67,35 @@ pub fn tell_stopping() {
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "the service manager did not take the state");
+    }
+}
+
+/// Completes when this process shall stop.
+pub async fn told_to_stop(ending: Ending, until_eof: bool) {
+    let (tell, told) = oneshot::channel();
+    if until_eof {
+        std::thread::spawn(move || starter_is_gone(tell));
+    }
+    let orphaned = async {
+        // Without news the starter is still there, or has let go.
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = ending.signalled() => {}
+        () = orphaned => {}
+    }
+    tell_stopping();
+}
+
+/// Reads standard input to its end; tells unless it said [`DETACH`].
+fn starter_is_gone(tell: oneshot::Sender<()>) {
+    let mut line = String::new();
+    // An error is an end, too.
+    let _ = std::io::stdin().lock().read_line(&mut line);
+    if line.trim() != DETACH {
+        // Nobody listens when the server stops already.
+        let _ = tell.send(());
     }
 }

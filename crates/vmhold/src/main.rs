@@ -89,7 +89,12 @@ fn run(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
 }
 
 fn once(cli: &Cli, say: &Say) -> Result<Exit, Problem> {
-    let global = &cli.global;
+    // Of a demo of two sites a command is about the one that serves, but for the demo's own.
+    let dir = match &cli.noun {
+        Noun::Quickstart(_) => cli.global.dir.clone(),
+        _ => quickstart::pair::folder(&cli.global),
+    };
+    let global = &cli::Global { dir, ..cli.global.clone() };
     match &cli.noun {
         Noun::Serve(command) => serve::run(command, global, say),
         Noun::Host(command) => host_command::run(command, global, say),

@@ -35,7 +35,7 @@ impl Document for Announcement {
 }
 
 /// Names of files that belong to a store and not to its user.
-pub const OWN_FILES: [&str; 10] = [
+pub const OWN_FILES: [&str; 12] = [
     "vmhold.toml",
     "vmhold.lock",
     "manifest.json",
@@ -46,6 +46,8 @@ pub const OWN_FILES: [&str; 10] = [
     "acknowledged.log",
     "flipped.json",
     "flipped.json.new",
+    "witness.json",
+    "witness.json.joining",
 ];
 
 impl Place {

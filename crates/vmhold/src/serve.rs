@@ -1,22 +1,17 @@
 //! `serve`: one process that owns a store until it is told to stop.
 
 use std::fs::File;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use control::{Exit, Problem, codes};
 use node::StoreConfig;
-use tokio::sync::oneshot;
 
 use crate::cli::{Global, ServeCommand};
-use crate::daemon::{Ending, tell_ready, tell_stopping};
+use crate::daemon::{Ending, tell_ready, told_to_stop};
 use crate::log_lines;
 use crate::place::{Announcement, lock, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
-
-/// What a starter says on standard input when the server shall outlive it.
-pub const DETACH: &str = "detach";
 
 /// Serves until a signal, then makes a checkpoint.
 pub fn run(command: &ServeCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
@@ -69,36 +64,6 @@ fn announcer(file: PathBuf, state: PathBuf, say: Say) -> impl FnOnce(&node::Read
 fn served(said: &Announcement) -> String {
     let fingerprint = said.ready.fingerprint.map(|digits| format!("  fingerprint {digits}\n")).unwrap_or_default();
     format!("serving NFS at {}, API and web UI at https://{}\n{fingerprint}", said.ready.nfs, said.ready.api)
-}
-
-/// Completes when this process shall stop.
-async fn told_to_stop(ending: Ending, until_eof: bool) {
-    let (tell, told) = oneshot::channel();
-    if until_eof {
-        std::thread::spawn(move || starter_is_gone(tell));
-    }
-    let orphaned = async {
-        // Without news the starter is still there, or has let go.
-        if told.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = ending.signalled() => {}
-        () = orphaned => {}
-    }
-    tell_stopping();
-}
-
-/// Reads standard input to its end; tells unless it said [`DETACH`].
-fn starter_is_gone(tell: oneshot::Sender<()>) {
-    let mut line = String::new();
-    // An error is an end, too.
-    let _ = std::io::stdin().lock().read_line(&mut line);
-    if line.trim() != DETACH {
-        // Nobody listens when the server stops already.
-        let _ = tell.send(());
-    }
 }
 
 /// Whether a configuration is being served.

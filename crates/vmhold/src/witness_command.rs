@@ -15,7 +15,7 @@ use witness_serve::{Question, WitnessConfig, WitnessReady};
 
 use crate::cli::{Global, WitnessAction, WitnessCommand, WitnessServe};
 use crate::consent::confirmed;
-use crate::daemon::{Ending, tell_ready, tell_stopping};
+use crate::daemon::{Ending, tell_ready, told_to_stop};
 use crate::log_lines;
 use crate::process::ProcessId;
 use crate::say::{Say, width};
@@ -24,11 +24,13 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// What a witness tells when its doors are open.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct WitnessAnnouncement {
+pub struct WitnessAnnouncement {
+    /// Its process.
     #[serde(flatten)]
-    process: ProcessId,
+    pub process: ProcessId,
+    /// Where it answers.
     #[serde(flatten)]
-    ready: WitnessReady,
+    pub ready: WitnessReady,
 }
 
 impl Document for WitnessAnnouncement {
@@ -86,11 +88,7 @@ fn serve(serve: &WitnessServe, global: &Global, say: &Say) -> Result<Exit, Probl
         doors_open();
         tell(ready, say);
     };
-    let stop = async move {
-        ending.signalled().await;
-        tell_stopping();
-    };
-    let served = witness_serve::serve(config, announce, stop);
+    let served = witness_serve::serve(config, announce, told_to_stop(ending, serve.until_eof));
     served.inspect_err(|problem| tracing::error!(code = %problem.code(), "{}", problem.what()))?;
     Ok(Exit::Success)
 }

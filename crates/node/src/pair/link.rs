@@ -279,7 +279,12 @@ impl Links {
 
     /// Remembers why a link ended or was not made; says so where it is news.
     fn ended(&self, ended: &io::Result<()>) {
-        let why = ended.as_ref().err().map_or_else(|| "it was closed".to_owned(), ToString::to_string);
+        let why = match ended {
+            Ok(()) => "it was closed".to_owned(),
+            // The library says so in many words, and names its manual.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it was closed".to_owned(),
+            Err(error) => error.to_string(),
+        };
         let mut state = self.state.borrow_mut();
         if state.is_up {
             return;

@@ -23,6 +23,7 @@ use crate::cli::Global;
 use crate::place::{Place, unusable};
 use crate::quickstart::break_it::lies::Lie;
 use crate::quickstart::manifest::Manifest;
+use crate::quickstart::pair::Target;
 use crate::quickstart::running;
 use crate::say::Say;
 
@@ -51,6 +52,8 @@ What happens then, and where to look:
   lost-write   an old unit says that it is old; found when read or scrubbed: check
   misplaced    a unit says where it belongs; found when read or scrubbed: check
   torn         a unit's check does not match; found when read or scrubbed: check
+  site         the other one serves on the same address: replication status, check
+  witness      nothing stops, nobody could take over: replication status
   kill         the journal has every acknowledged write; resume replays it: resume, check
 
 Each but kill is refused where it would be one drive too many. Load all the while:
@@ -111,6 +114,9 @@ pub enum What {
     Torn(Lie),
     /// kill -9 the server
     Kill,
+    /// Of two sites.
+    #[command(flatten)]
+    Pair(Target),
 }
 
 /// Ways to lose a drive.
@@ -168,6 +174,7 @@ pub fn run(command: &BreakCommand, global: &Global, say: &Say) -> Result<Exit, P
         What::LostWrite(lie) => lies::begin(lie, ("lost-write", FaultKind::LostWrite), None, global, say),
         What::Misplaced(lie) => lies::begin(lie, ("misplaced", FaultKind::Misplaced), None, global, say),
         What::Torn(lie) => lies::begin(lie, ("torn", FaultKind::Torn), None, global, say),
+        What::Pair(_) => Err(super::no_pair(global)),
         What::Kill => {
             let (_, announced) = running(&place, global)?;
             let pid = announced.process.pid;

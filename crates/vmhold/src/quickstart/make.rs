@@ -1,6 +1,6 @@
 //! Making a demo: ports, folder, drive files, journal, pool, datastore.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use control::{Problem, codes};
@@ -17,6 +17,7 @@ use crate::quickstart::server::Server;
 /// Name of the demo's pool.
 pub const POOL: &str = "flash0";
 
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NFS_PORT: u16 = 20049;
 const API_PORT: u16 = 8080;
 /// Another demo may take a port between our look and our server's bind.
@@ -45,6 +46,18 @@ fn fill(
     at: (SocketAddr, SocketAddr),
     return_wait_seconds: u64,
 ) -> Result<(), Problem> {
+    let config = media(manifest, place, at, return_wait_seconds)?;
+    node::create(&config, Some(DEMO_DATASTORE))?;
+    relative(manifest, config).save(&place.config())
+}
+
+/// Makes the files, and says what is served of them.
+pub fn media(
+    manifest: &Manifest,
+    place: &Place,
+    at: (SocketAddr, SocketAddr),
+    return_wait_seconds: u64,
+) -> Result<StoreConfig, Problem> {
     for folder in manifest.folders.iter().rev() {
         let folder = place.dir().join(folder);
         std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
@@ -56,7 +69,7 @@ fn fill(
     }
     node::create_zeroed_file(&journal, journal_bytes).map_err(|error| unusable(&journal, &error))?;
     let (data, _) = manifest.shape.geometry();
-    let config = StoreConfig {
+    Ok(StoreConfig {
         site: "demo".into(),
         pool: POOL.into(),
         lab: true,
@@ -76,13 +89,14 @@ fn fill(
         io: None,
         pair: None,
         state: node::DEFAULT_STATE.into(),
-    };
-    node::create(&config, Some(DEMO_DATASTORE))?;
-    let (members, rest) = manifest.files.split_at(usize::from(drives));
+    })
+}
+
+/// The same with paths relative to the folder, as it is written there.
+pub fn relative(manifest: &Manifest, config: StoreConfig) -> StoreConfig {
+    let (members, rest) = manifest.files.split_at(usize::from(manifest.shape.drives));
     let (spares, rest) = rest.split_at(usize::from(manifest.shape.spares));
-    let relative =
-        StoreConfig { drives: members.to_vec(), spares: spares.to_vec(), journal: vec![rest[0].clone()], ..config };
-    relative.save(&place.config())
+    StoreConfig { drives: members.to_vec(), spares: spares.to_vec(), journal: vec![rest[0].clone()], ..config }
 }
 
 /// Starts the server of a demo that was just made; takes other ports if others were faster.
@@ -91,8 +105,8 @@ pub fn first_start(place: &Place, global: &Global) -> Result<Server, Problem> {
         match Server::start(place, global) {
             Err(problem) if problem.code() == &codes::PORT_IN_USE => {
                 let mut config = StoreConfig::load(&place.config())?;
-                config.nfs = next_free(config.nfs.port(), None)?;
-                config.api = next_free(config.api.port(), Some(config.nfs))?;
+                config.nfs = next_free(HERE, config.nfs.port(), &[])?;
+                config.api = next_free(HERE, config.api.port(), &[config.nfs])?;
                 config.save(&place.config())?;
             }
             outcome => return outcome,
@@ -102,7 +116,7 @@ pub fn first_start(place: &Place, global: &Global) -> Result<Server, Problem> {
 }
 
 /// A demo only starts where removing it later can touch nothing else.
-fn check_folder(place: &Place, shown: &Path) -> Result<(), Problem> {
+pub fn check_folder(place: &Place, shown: &Path) -> Result<(), Problem> {
     let shown = shown.display();
     if place.manifest().exists() {
         if let Some(announced) = place.announced() {
@@ -138,28 +152,30 @@ fn ports(from: Option<u16>, global: &Global) -> Result<(SocketAddr, SocketAddr),
     if let Some(address) = global.api.filter(|address| !address.ip().is_loopback()) {
         return Err(Problem::new(&codes::INSECURE_BIND, format!("a demo must not listen on {address}")));
     }
-    let nfs = next_free(nfs, None)?;
+    let nfs = next_free(HERE, nfs, &[])?;
     let api = match global.api {
         Some(address) => address,
-        None => next_free(api, Some(nfs))?,
+        None => next_free(HERE, api, &[nfs])?,
     };
     Ok((nfs, api))
 }
 
-fn next_free(from: u16, taken: Option<SocketAddr>) -> Result<SocketAddr, Problem> {
+/// The next free port at `ip`, none of those taken.
+pub fn next_free(ip: IpAddr, from: u16, taken: &[SocketAddr]) -> Result<SocketAddr, Problem> {
     let last = if from == 0 { 0 } else { u16::MAX };
     for port in from..=last {
-        if taken.is_some_and(|taken| port != 0 && taken.port() == port) {
+        if port != 0 && taken.iter().any(|taken| taken.port() == port) {
             continue;
         }
-        if let Ok(address) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|free| free.local_addr()) {
+        if let Ok(address) = TcpListener::bind((ip, port)).and_then(|free| free.local_addr()) {
             return Ok(address);
         }
     }
     Err(Problem::new(&codes::PORT_IN_USE, format!("no free port from {from} upwards")))
 }
 
-fn memory_folder() -> Result<PathBuf, Problem> {
+/// A folder in memory that nobody has.
+pub fn memory_folder() -> Result<PathBuf, Problem> {
     let number = getrandom::u64().map_err(|error| {
         Problem::new(&codes::PATH_UNUSABLE, "the system gives no random numbers").why(error.to_string())
     })?;

@@ -6,12 +6,14 @@
 //!  server     its server: start, supervise, stop
 //!  sample     checked data to prove later, and the proof
 //!  break_it   lose a drive, flip bits, kill -9
+//!  pair       the same with two sites and a witness
 //!  remove     destroy
 //! ```
 
 mod break_it;
 mod make;
 mod manifest;
+pub mod pair;
 mod remove;
 mod sample;
 mod server;
@@ -30,6 +32,7 @@ use crate::people_command;
 use crate::place::{Announcement, Place};
 use crate::quickstart::break_it::BreakCommand;
 use crate::quickstart::manifest::Manifest;
+use crate::quickstart::pair::PairDemo;
 use crate::quickstart::server::Server;
 use crate::say::Say;
 
@@ -59,6 +62,8 @@ pub enum Action {
     Check,
     /// Hurt it and watch
     Break(BreakCommand),
+    /// Start again what was killed of two sites, and wait until both hold the same
+    Heal,
 }
 
 /// What to make.
@@ -113,6 +118,8 @@ pub struct RunArgs {
 pub enum Profile {
     /// One store
     Single,
+    /// Two sites that hold the same, and a witness
+    Pair,
 }
 
 /// Runs a verb.
@@ -122,6 +129,9 @@ pub fn run(command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Ex
             .why("it makes, breaks and removes nothing but a demo of its own")
             .step("vmhold quickstart --help"));
     }
+    if let Some(demo) = PairDemo::of(&global.dir) {
+        return of_pair(&demo, command, global, say);
+    }
     match &command.action {
         None => start(&command.start, global, say),
         Some(Action::Run(start)) => self::start(start, global, say),
@@ -130,10 +140,39 @@ pub fn run(command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Ex
         Some(Action::Destroy) => remove::run(global, say),
         Some(Action::Check) => sample::check(global, say),
         Some(Action::Break(command)) => break_it::run(command, global, say),
+        Some(Action::Heal) => Err(no_pair(global)),
     }
 }
 
+/// The same for a demo of two sites that is there.
+fn of_pair(demo: &PairDemo, command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    match &command.action {
+        // Refuses a folder that is not empty, with what to do.
+        None | Some(Action::Run(_)) => Err(demo.is_there()),
+        Some(Action::Resume(run)) => pair::resume(demo, *run, global, say),
+        Some(Action::Stop) => pair::stop_only(demo, global, say),
+        Some(Action::Destroy) => pair::destroy(demo, global, say),
+        Some(Action::Check) => pair::check(demo, global, say),
+        Some(Action::Heal) => pair::heal(demo, global, say),
+        Some(Action::Break(command)) => match &command.what {
+            break_it::What::Pair(target) => pair::hurt(demo, target, global, say),
+            // Everything else is about one store: that of the site that serves.
+            _ => break_it::run(command, &Global { dir: pair::folder(global), ..global.clone() }, say),
+        },
+    }
+}
+
+/// Only a demo of two sites has sites to lose.
+fn no_pair(global: &Global) -> Problem {
+    let dir = global.dir.display();
+    Problem::new(&codes::DEMO_NOT_FOUND, format!("there is no demo of two sites in {dir}"))
+        .step("make one: vmhold quickstart --profile pair")
+}
+
 fn start(args: &StartArgs, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    if args.profile == Profile::Pair {
+        return pair::start(args, global, say);
+    }
     let begun = Instant::now();
     let place = Place::of(&global.dir);
     let manifest = make::make(args, &place, global)?;
@@ -177,6 +216,9 @@ fn tell(demo: &(&Place, &Manifest, &Announcement), begun: Instant, global: &Glob
         stripe: manifest.shape.stripe(),
         memory: manifest.memory_folder.is_some(),
         ready_after_seconds: begun.elapsed().as_secs_f64(),
+        sites: Vec::new(),
+        witness: None,
+        state: None,
         warnings: manifest.warnings(),
     };
     say.done(document, Quickstart::human);

@@ -1,6 +1,7 @@
 //! `quickstart destroy`: stops the server it started and removes the files it made.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use control::{Document, Exit, Problem, codes};
@@ -20,10 +21,13 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is gone.
 #[derive(Debug, Serialize)]
-struct Destroyed {
-    dir: String,
-    removed_files: usize,
-    folder_removed: bool,
+pub struct Destroyed {
+    /// The folder.
+    pub dir: String,
+    /// How many were removed.
+    pub removed_files: usize,
+    /// Whether the folder is gone, too.
+    pub folder_removed: bool,
 }
 
 impl Document for Destroyed {
@@ -55,8 +59,9 @@ pub fn run(global: &Global, say: &Say) -> Result<Exit, Problem> {
 
 /// `quickstart stop`.
 #[derive(Debug, Serialize)]
-struct Stopped {
-    dir: String,
+pub struct Stopped {
+    /// The folder.
+    pub dir: String,
 }
 
 impl Document for Stopped {
@@ -73,9 +78,14 @@ pub fn stop_only(global: &Global, say: &Say) -> Result<Exit, Problem> {
     Ok(say.done(stopped, |_| format!("stopped; again: vmhold quickstart resume --dir {dir}\n")))
 }
 
+/// The process that this demo started in a folder, if it still runs.
+pub fn process_of(place: &Place) -> Option<ProcessId> {
+    read_json::<ProcessId>(&place.server()).filter(|process| process.is_alive())
+}
+
 /// Ends the server this demo started, if it still runs.
-fn stop(place: &Place) -> Result<(), Problem> {
-    let Some(process) = read_json::<ProcessId>(&place.server()) else { return Ok(()) };
+pub fn stop(place: &Place) -> Result<(), Problem> {
+    let Some(process) = process_of(place) else { return Ok(()) };
     process.signal(Signal::TERM);
     if process.wait(STOPPED_WITHIN) {
         return Ok(());
@@ -92,20 +102,32 @@ fn stop(place: &Place) -> Result<(), Problem> {
 pub fn remove(manifest: &Manifest, place: &Place) -> Result<usize, Problem> {
     let (mut files, folders) = manifest.removable(place)?;
     files.sort_by_key(|file| *file == place.manifest());
+    let removed = self::files(&files)?;
+    empty_folders(&[folders, vec![place.dir().to_owned()]].concat())?;
+    Ok(removed)
+}
+
+/// Removes the files that are there; says how many.
+pub fn files(files: &[PathBuf]) -> Result<usize, Problem> {
     let mut removed = 0;
-    for file in &files {
+    for file in files {
         match std::fs::remove_file(file) {
             Ok(()) => removed += 1,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(unusable(file, &error)),
         }
     }
-    for folder in folders.iter().chain([&place.dir().to_owned()]) {
+    Ok(removed)
+}
+
+/// Removes the folders that are empty, in this order.
+pub fn empty_folders(folders: &[PathBuf]) -> Result<(), Problem> {
+    for folder in folders {
         match std::fs::remove_dir(folder) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {}
             Err(error) => return Err(unusable(folder, &error)),
         }
     }
-    Ok(removed)
+    Ok(())
 }

@@ -75,10 +75,15 @@ pub fn write(place: &Place, announced: &Announcement, global: &Global) -> Result
 pub fn check(global: &Global, say: &Say) -> Result<Exit, Problem> {
     let place = Place::of(&global.dir);
     let (_, announced) = running(&place, global)?;
+    check_at(&place, &announced, global, say)
+}
+
+/// The same of the server that announced itself; what was acknowledged is written down in `place`.
+pub fn check_at(place: &Place, announced: &Announcement, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let writes = if place.acknowledged().exists() {
         let args = VerifyArgs {
             journal: place.acknowledged(),
-            target: Some(target(&announced)),
+            target: Some(target(announced)),
             connect: ConnectArgs::default(),
             depth: DEPTH,
             remove: false,

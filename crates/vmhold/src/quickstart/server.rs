@@ -2,22 +2,25 @@
 //! output, ends with this process while its standard input is open, and logs to a file.
 
 use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use control::{Envelope, Exit, Problem, codes};
+use control::{Document, Envelope, Exit, Problem, codes};
 use rustix::process::Signal;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::Global;
+use crate::daemon::DETACH;
 use crate::place::{Announcement, Place, unusable, write_json};
 use crate::process::ProcessId;
 use crate::say::Say;
-use crate::serve::DETACH;
 use crate::signals::Signals;
+use crate::witness_command::WitnessAnnouncement;
 
 /// A full journal is replayed well within this.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -25,14 +28,23 @@ const LOG_LINES_SHOWN: usize = 5;
 const LOG_BYTES_SHOWN: u64 = 16 << 10;
 const LOG_LINE_CHARACTERS: usize = 200;
 
-/// A running server.
-pub struct Server {
+/// A running server, and what it announced.
+pub struct Server<T = Announcement> {
     runtime: Runtime,
     signals: Signals,
     child: Child,
     stdin: Option<ChildStdin>,
+    process: ProcessId,
     /// What it announced.
-    pub announced: Announcement,
+    pub announced: T,
+}
+
+impl Server<WitnessAnnouncement> {
+    /// Starts a witness in the folder.
+    pub fn of_witness(place: &Place, listen: SocketAddr, global: &Global) -> Result<Self, Problem> {
+        let listen = listen.to_string();
+        Self::begin(place, &["witness", "serve", "--listen", &listen], global, |announced| announced.process)
+    }
 }
 
 impl Server {
@@ -44,29 +56,46 @@ impl Server {
                 .why(format!("process {} serves it", announced.process.pid))
                 .step(format!("vmhold status --dir {dir}")));
         }
+        Self::begin(place, &["serve"], global, |announced| announced.process)
+    }
+}
+
+impl<T: Document + DeserializeOwned> Server<T> {
+    fn begin(
+        place: &Place,
+        role: &[&str],
+        global: &Global,
+        process_of: impl Fn(&T) -> ProcessId,
+    ) -> Result<Self, Problem> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| cannot_start(&error))?;
         let within = global.timeout.unwrap_or(READY_WITHIN);
         let entered = runtime.enter();
         let mut signals = Signals::catch().map_err(|error| cannot_start(&error))?;
         drop(entered);
-        let (child, stdin, announced) = runtime.block_on(spawn(place, within, &mut signals))?;
-        Ok(Self { runtime, signals, child, stdin: Some(stdin), announced })
+        let (child, stdin, announced) = runtime.block_on(spawn(place, role, within, &mut signals))?;
+        Ok(Self { runtime, signals, child, stdin: Some(stdin), process: process_of(&announced), announced })
+    }
+
+    /// Lets it go on without us.
+    pub fn let_go(&mut self) -> Result<(), Problem> {
+        let mut stdin = self.stdin.take().expect("a server is let go once");
+        self.runtime.block_on(async {
+            let detached = stdin.write_all(format!("{DETACH}\n").as_bytes()).await;
+            detached.and(stdin.flush().await).map_err(|error| cannot_start(&error))
+        })
     }
 
     /// In the background: lets it go on without us. Else stays until it ends or a signal
     /// asks for its end, and ends it.
     pub fn stay(&mut self, background: bool, place: &Place, say: &Say) -> Result<Exit, Problem> {
-        let mut stdin = self.stdin.take().expect("the server stays once");
-        let Self { runtime, signals, child, announced, .. } = self;
+        if background {
+            self.let_go()?;
+            return Ok(Exit::Success);
+        }
+        let Self { runtime, signals, child, process, .. } = self;
         runtime.block_on(async {
-            if background {
-                let detached = stdin.write_all(format!("{DETACH}\n").as_bytes()).await;
-                detached.and(stdin.flush().await).map_err(|error| cannot_start(&error))?;
-                return Ok(Exit::Success);
-            }
-            let status =
-                supervise(child, announced.process, (signals, say)).await.map_err(|error| cannot_start(&error))?;
+            let status = supervise(child, *process, (signals, say)).await.map_err(|error| cannot_start(&error))?;
             if status.success() {
                 say.note("stopped");
                 return Ok(Exit::Success);
@@ -92,16 +121,17 @@ async fn supervise(
     }
 }
 
-async fn spawn(
+async fn spawn<T: Document + DeserializeOwned>(
     place: &Place,
+    role: &[&str],
     within: Duration,
     signals: &mut Signals,
-) -> Result<(Child, ChildStdin, Announcement), Problem> {
+) -> Result<(Child, ChildStdin, T), Problem> {
     let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
     let log = OpenOptions::new().append(true).create(true).open(place.log());
     let log: File = log.map_err(|error| unusable(&place.log(), &error))?;
     let mut command = Command::new(program);
-    command.args(["--json", "serve", "--until-eof", "--dir"]).arg(place.dir());
+    command.arg("--json").args(role).args(["--until-eof", "--dir"]).arg(place.dir());
     command.env_remove("VMHOLD_API").env_remove("VMHOLD_DIR");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0).current_dir("/");
     let mut child = command.spawn().map_err(|error| cannot_start(&error))?;
@@ -120,7 +150,7 @@ async fn spawn(
         // Its standard input closes with us, and it stops as soon as it can.
         return Err(problem.why(log_tail(&place.log())));
     }
-    let said: Option<Envelope<Announcement>> = serde_json::from_str(&line).ok();
+    let said: Option<Envelope<T>> = serde_json::from_str(&line).ok();
     match said.map(Envelope::into_result) {
         Some(Ok(announced)) => Ok((child, stdin, announced)),
         Some(Err(problem)) => {
