@@ -100,19 +100,7 @@ impl Quickstart {
             text::bytes(self.drive_bytes),
             self.stripe
         ));
-        for site in &self.sites {
-            out.push_str(&format!(
-                "  [ok] {:<11} {}, folder {}, {}\n",
-                site.name,
-                site.role.word(),
-                site.name,
-                site.api
-            ));
-        }
-        if let Some(witness) = &self.witness {
-            let state = self.state.map_or("unknown", PairState::word);
-            out.push_str(&format!("  [ok] witness     {witness}; the copies are {state}\n"));
-        }
+        out.push_str(&self.sites());
         out.push_str(&format!("  [ok] datastore   {host}:{export}, port {port}, mount port {mount_port}\n"));
         for warning in &self.warnings {
             for (index, line) in text::wrap(warning, 64).into_iter().enumerate() {
@@ -158,6 +146,25 @@ impl Quickstart {
         out.push_str(&format!(
             "\nStop:   Ctrl-C or vmhold quickstart stop --dir {dir}\n        (again: vmhold quickstart resume --dir {dir})\nRemove: vmhold quickstart destroy --dir {dir}\n"
         ));
+        out
+    }
+
+    /// Both sites and the witness.
+    fn sites(&self) -> String {
+        let mut out = String::new();
+        for site in &self.sites {
+            out.push_str(&format!(
+                "  [ok] {:<11} {}, folder {}, {}\n",
+                site.name,
+                site.role.word(),
+                site.name,
+                site.api
+            ));
+        }
+        if let Some(witness) = &self.witness {
+            let state = self.state.map_or("unknown", PairState::word);
+            out.push_str(&format!("  [ok] witness     {witness}; the copies are {state}\n"));
+        }
         out
     }
 }
