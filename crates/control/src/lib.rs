@@ -16,6 +16,7 @@ pub mod client;
 pub mod codes;
 pub mod datastore;
 pub mod demo;
+mod drive_routes;
 pub mod envelope;
 pub mod events;
 pub mod exit;

@@ -89,6 +89,9 @@ pub struct Drive {
     pub repaired_units: Option<u64>,
     /// Share of its endurance that is used up.
     pub wear_percent: Option<f64>,
+    /// While it is being retired: path of the drive that takes its slot.
+    #[serde(default)]
+    pub twin: Option<String>,
     /// Its queue; `None` when it is not there.
     #[serde(default)]
     pub io: Option<DriveIo>,
@@ -647,6 +650,7 @@ pub mod samples {
             check_errors: Some(0),
             repaired_units: Some(0),
             wear_percent: None,
+            twin: None,
             io: None,
         }
     }

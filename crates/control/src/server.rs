@@ -16,8 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -53,10 +52,10 @@ use crate::replication::{Replication, ReplicationAction};
 use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
-use crate::upkeep::{DriveOffer, DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
+use crate::upkeep::{DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
 use crate::vm_file::{FileClone, FileSnapshot};
-use crate::{inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes};
+use crate::{drive_routes, inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -83,6 +82,12 @@ pub trait ControlBackend: Send + Sync {
     fn add_spare(&self, path: String) -> Answer<'_, DriveTaken>;
     /// Fills the place of the drive in `slot` with the drive at `path`, or with a spare.
     fn replace_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken>;
+    /// Path of the drive that [`retire_drive`](ControlBackend::retire_drive) would take, or what it
+    /// would refuse now; nothing is changed.
+    fn could_retire(&self, slot: u32, path: Option<String>) -> Answer<'_, String>;
+    /// Fills the drive at `path`, or a spare, from the good one in `slot`, and lets it take the slot
+    /// then.
+    fn retire_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken>;
     /// What [`expand_pool`](ControlBackend::expand_pool) would refuse now; nothing is changed.
     fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()>;
     /// Adds drives to the pool; the order was checked by [`ExpandOrder::check`].
@@ -292,6 +297,7 @@ pub fn table() -> Vec<Route> {
     routes.extend(changes());
     routes.extend(inject_routes::routes());
     routes.extend(replication_routes::routes());
+    routes.extend(drive_routes::routes());
     routes.extend(vm_routes::routes());
     routes.extend(vm_file::routes());
     routes.extend(people::routes());
@@ -361,18 +367,6 @@ fn changes() -> Vec<Route> {
             .takes::<ExpandOrder>()
             .answers::<PoolExpanded>()
             .plans(),
-        Route::post("/v1/drives", "Takes a blank drive as a spare.", add_spare)
-            .takes::<DriveOffer>()
-            .answers::<DriveTaken>()
-            .plans(),
-        Route::post(
-            "/v1/drives/{pool}/{slot}/replace",
-            "Fills a drive's place with another or a spare.",
-            replace_drive,
-        )
-        .takes::<DriveOffer>()
-        .answers::<DriveTaken>()
-        .plans(),
         Route::post("/v1/jobs/{id}/pause", "Asks a job to pause.", pause_job)
             .role(Role::Operator)
             .answers::<Job>()
@@ -721,34 +715,6 @@ async fn expand_pool(
         return Ok(envelope(None, plan));
     }
     Ok(envelope(None, api.backend().expand_pool(order).await?))
-}
-
-async fn add_spare(
-    State(api): Shared,
-    Extension(DryRun(dry_run)): Extension<DryRun>,
-    Sent(offer): Sent<DriveOffer>,
-) -> Reply {
-    let path = offer.path.ok_or_else(|| Problem::new(&codes::BAD_INPUT, "a spare needs a path"))?;
-    if dry_run {
-        return Ok(envelope(None, Plan::would(format!("take {path} as a spare, if it is blank"))));
-    }
-    Ok(envelope(None, api.backend().add_spare(path).await?))
-}
-
-async fn replace_drive(
-    State(api): Shared,
-    place: Result<Path<(String, u32)>, PathRejection>,
-    Extension(DryRun(dry_run)): Extension<DryRun>,
-    Sent(offer): Sent<DriveOffer>,
-) -> Reply {
-    let Path((pool, slot)) = place
-        .map_err(|why| Problem::new(&codes::BAD_INPUT, "the drive in the path makes no sense").why(why.body_text()))?;
-    known_pool(&api, &pool).await?;
-    if dry_run {
-        let with = offer.path.unwrap_or_else(|| "a spare".to_owned());
-        return Ok(envelope(None, Plan::would(format!("fill the place of {pool}/{slot} with {with} and rebuild"))));
-    }
-    Ok(envelope(None, api.backend().replace_drive(slot, offer.path).await?))
 }
 
 async fn checkpoint(State(api): Shared, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {

@@ -137,17 +137,18 @@ impl ScrubReport {
     }
 }
 
-/// Body of `POST /v1/drives` and of `POST /v1/drives/{pool}/{slot}/replace`.
+/// Body of `POST /v1/drives` and of `POST /v1/drives/{pool}/{slot}/replace` and `/retire`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DriveOffer {
-    /// File or device. For a replacement: none takes a spare.
+    /// File or device. For a replacement, or a drive that is retired: none takes a spare.
     pub path: Option<String>,
 }
 
 /// What became of a drive that was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveTaken {
-    /// `SPARE`, or the drive whose place it took, as in `flash0/3`.
+    /// `SPARE`, the drive whose place it took, as in `flash0/3`, or the one it is the twin of, as in
+    /// `TWIN of flash0/3`.
     pub taken_as: String,
     /// Its path.
     pub path: String,
@@ -158,11 +159,19 @@ impl Document for DriveTaken {
 }
 
 impl DriveTaken {
+    /// Before the drive that is retired, in `taken_as`.
+    pub const TWIN_OF: &'static str = "TWIN of ";
+
     /// One line.
     #[must_use]
     pub fn human(&self) -> String {
         match self.taken_as.as_str() {
             "SPARE" => format!("{} is a spare now\n", self.path),
+            twin if twin.starts_with(DriveTaken::TWIN_OF) => format!(
+                "{} is filled from {} and takes its place then\nwatch: vmhold job list   call it off: vmhold job cancel JOB\n",
+                self.path,
+                twin.trim_start_matches(DriveTaken::TWIN_OF)
+            ),
             place => format!(
                 "{} takes the place of {place} and is being filled\nwatch: vmhold pool show {} --map\n",
                 self.path,
@@ -175,6 +184,14 @@ impl DriveTaken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_became_of_a_drive_is_said_in_words() {
+        let taken = |taken_as: &str| DriveTaken { taken_as: taken_as.into(), path: "/dev/x".into() }.human();
+        assert_eq!(taken("SPARE"), "/dev/x is a spare now\n");
+        assert!(taken("flash0/3").starts_with("/dev/x takes the place of flash0/3 and"));
+        assert!(taken("TWIN of flash0/3").starts_with("/dev/x is filled from flash0/3 and takes its place then\n"));
+    }
 
     fn report() -> ScrubReport {
         let at = |text: &str| text.parse().ok();

@@ -131,6 +131,14 @@ impl ControlBackend for Backend {
         self.ask(move |shard| Box::pin(async move { shard.replace_drive(slot, path).await }))
     }
 
+    fn could_retire(&self, slot: u32, path: Option<String>) -> Answer<'_, String> {
+        self.ask(move |shard| Box::pin(async move { shard.could_retire(slot, path.as_deref()).await }))
+    }
+
+    fn retire_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken> {
+        self.ask(move |shard| Box::pin(async move { shard.retire_drive(slot, path.as_deref()).await }))
+    }
+
     fn could_expand(&self, order: ExpandOrder) -> Answer<'_, ()> {
         self.ask(move |shard| Box::pin(async move { shard.could_expand(&order).await }))
     }

@@ -31,6 +31,12 @@ pub(crate) async fn log_until_stopped(shard: Rc<Shard>) -> &'static str {
             _ => None,
         });
         full.for_each(|slot| shard.drive_is_full(slot));
+        let retired = group.iter().filter_map(|event| match event {
+            raid::Event::DriveRetired { slot } => Some(u32::from(slot.0) + 1),
+            _ => None,
+        });
+        retired.for_each(|slot| shard.drive_is_retired(slot));
+        tell_retirings(&shard, &group);
         let lost = shard.engine.take_lost_stripes();
         if !lost.is_empty() {
             tokio::task::spawn_local(tell_losses(shard.clone(), lost.into_iter().collect()));
@@ -100,6 +106,22 @@ fn tell_repairs(shard: &Shard, events: &[raid::Event]) {
     for (slot, units) in repaired {
         let plural = if units == 1 { "unit" } else { "units" };
         tell(shard, &codes::UNIT_REPAIRED, format!("{pool}/{slot}"), format!("{units} damaged {plural} repaired"));
+    }
+}
+
+/// A drive that is retired, or is not after all.
+fn tell_retirings(shard: &Shard, events: &[raid::Event]) {
+    let place = |slot: &raid::Slot| format!("{}/{}", shard.config.pool, u32::from(slot.0) + 1);
+    for event in events {
+        match event {
+            raid::Event::DriveRetired { slot } => {
+                tell(shard, &codes::DRIVE_RETIRED, place(slot), "another drive has its slot".to_owned());
+            }
+            raid::Event::TwinEnded { slot, why } => {
+                tell(shard, &codes::RETIRING_ENDED, place(slot), format!("it keeps its slot: {}", ended(*why)));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -115,6 +115,7 @@ impl Shard {
                 .fail_reason
                 .map(|reason| words(reason).to_owned())
                 .or_else(|| (drive.state == raid::DriveState::Missing).then(|| "not there since the start".to_owned()))
+                .or_else(|| drive.twin.as_ref().map(|twin| self.retiring_words(drive.slot, &twin.serial)))
                 .or_else(|| drive.slow.map(io::slow_words)),
             since: None,
             access: (!drive.access.is_empty()).then(|| drive.access.to_owned()),
@@ -125,6 +126,7 @@ impl Shard {
             check_errors: Some(drive.damaged_units),
             repaired_units: Some(drive.repaired_units),
             wear_percent: None,
+            twin: drive.twin.as_ref().map(|twin| twin.serial.clone()),
             io: io::drive(self.engine.group(), drive),
         }
     }
@@ -150,6 +152,7 @@ impl Shard {
                 check_errors: None,
                 repaired_units: None,
                 wear_percent: None,
+                twin: None,
                 io: None,
             }
         };

@@ -31,6 +31,8 @@ use crate::inject::Injector;
 pub(crate) enum Use {
     /// A drive of the group.
     Member(Slot),
+    /// A drive that is filled to take this slot.
+    Twin(Slot),
     /// A blank drive.
     Spare,
     /// Nothing, or something that is not used.
@@ -78,7 +80,7 @@ impl Bay {
     }
 
     /// Does not look at the present file again.
-    fn refuse(&self, why: String) {
+    pub fn refuse(&self, why: String) {
         self.drive.take();
         self.used_as.set(Use::Out);
         self.refused.replace(self.stamp().map(|stamp| (why, stamp)));
@@ -151,6 +153,8 @@ pub(crate) struct Healer {
     /// Of a lab pool; nothing stands between the group and the drives of any other.
     injector: Option<Rc<Injector>>,
     policy: Box<dyn SparePolicy>,
+    /// A drive is just becoming a twin.
+    pub begins_twin: Cell<bool>,
     /// Since when slots are out, and whether it was said that no spare fits.
     out: RefCell<BTreeMap<Slot, (Instant, bool)>>,
 }
@@ -164,7 +168,14 @@ impl Healer {
         injector: Option<Rc<Injector>>,
     ) -> Healer {
         let bays = paths.map(|path| Rc::new(Bay::open(&path, ring.as_ref()))).collect();
-        Healer { bays: RefCell::new(bays), ring, injector, policy, out: RefCell::default() }
+        Healer {
+            bays: RefCell::new(bays),
+            ring,
+            injector,
+            policy,
+            begins_twin: Cell::new(false),
+            out: RefCell::default(),
+        }
     }
 
     /// Where faults on purpose are ordered, in a lab pool.
@@ -193,6 +204,7 @@ impl Healer {
         for (bay, (_, finding)) in opened.zip(findings) {
             match finding {
                 Finding::Member(slot) => bay.used_as.set(Use::Member(*slot)),
+                Finding::Successor(slot) => bay.used_as.set(Use::Twin(*slot)),
                 Finding::Blank => bay.used_as.set(Use::Spare),
                 // One that only went away is looked at again, and may come back.
                 Finding::Failed(_) => drop(bay.drive.take()),
@@ -220,6 +232,7 @@ impl Healer {
     /// One look around: members that failed leave their bays, drives that came back are
     /// taken in, spares take the places of those that did not.
     pub async fn look(&self, engine: &Engine) {
+        self.follow_twins(engine).await;
         let status = engine.group().status();
         for bay in self.bays.borrow().iter() {
             let Use::Member(slot) = bay.used_as.get() else { continue };
@@ -274,7 +287,10 @@ impl Healer {
     async fn replace(&self, engine: &Engine) {
         let group = engine.group();
         let status = group.status();
-        let is_out = |drive: &&raid::DriveStatus| matches!(drive.state, DriveState::Failed | DriveState::Missing);
+        // The slot of one that is being retired is its twin's.
+        let is_out = |drive: &&raid::DriveStatus| {
+            matches!(drive.state, DriveState::Failed | DriveState::Missing) && drive.twin.is_none()
+        };
         let out: Vec<raid::DriveStatus> = status.drives.iter().filter(is_out).cloned().collect();
         self.out.borrow_mut().retain(|slot, _| out.iter().any(|drive| drive.slot == *slot));
         for drive in out {
@@ -333,7 +349,7 @@ impl Healer {
         let offered = paths.iter().map(|path| {
             let known = self.bays.borrow().iter().find(|bay| bay.path == *path).cloned();
             let bay = known.unwrap_or_else(|| Rc::new(Bay::empty(path)));
-            if matches!(bay.used_as.get(), Use::Member(_)) {
+            if matches!(bay.used_as.get(), Use::Member(_) | Use::Twin(_)) {
                 return Err((path.clone(), "it is in use by this pool already".to_owned()));
             }
             let open = bay.drive.borrow().clone().filter(|_| bay.used_as.get() == Use::Spare);

@@ -28,6 +28,7 @@ mod progress;
 mod ready;
 mod records;
 mod repair_scan;
+mod retire;
 mod sample;
 mod schedules;
 mod shard;

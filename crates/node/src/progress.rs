@@ -1,7 +1,7 @@
 //! Rebuild and scrub as jobs for everyone to see.
 //!
 //! Both go on in the engine by themselves. Twice a second what the engine says of them is compared
-//! with the jobs that are known: one per drive that is being filled, one per pass of the scrub. The
+//! with the jobs that are known: one per drive that is being filled or retired, one per pass of the scrub. The
 //! book of jobs keeps the promises of progress (never back, never 100 % before the end); here it
 //! is only decided which job it is, how far, and how it ended.
 //!
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use control::jobs::{JobHandle, JobState, NewJob, Wish};
 use engine::ScrubPass;
 use jiff::Timestamp;
-use raid::{DriveState, FailReason};
+use raid::{DriveState, FailReason, Slot};
 
 use crate::healer::words;
 use crate::shard::Shard;
@@ -25,6 +25,8 @@ use crate::shard::Shard;
 enum Key {
     /// Of the drive in this slot, counted from 1, with this serial number.
     Rebuild(u32, String),
+    /// The drive in this slot is retired behind the one with this serial number.
+    Retire(u32, String),
     /// This pass.
     Scrub(u64),
 }
@@ -58,6 +60,8 @@ pub(crate) struct Progress {
     filling: RefCell<BTreeSet<u32>>,
     /// Newest pass of the scrub that was a job, or had ended before the first look.
     newest_pass: Cell<Option<u64>>,
+    /// Slot of the drive that was being retired until somebody asked for an end of it.
+    called_off: Cell<Option<u32>>,
 }
 
 impl Shard {
@@ -72,6 +76,13 @@ impl Shard {
     pub(crate) fn drive_is_full(&self, slot: u32) {
         if !self.progress.was_followed(slot) {
             self.was_done_at_once(&Key::Rebuild(slot, self.serial_of(slot)), Timestamp::now());
+        }
+    }
+
+    /// The group says that the twin of the drive in `slot`, counted from 1, has the slot.
+    pub(crate) fn drive_is_retired(&self, slot: u32) {
+        if !self.progress.was_followed(slot) {
+            self.was_done_at_once(&Key::Retire(slot, self.serial_of(slot)), Timestamp::now());
         }
     }
 
@@ -94,8 +105,25 @@ impl Shard {
         drive.map_or(String::new(), |drive| drive.serial)
     }
 
-    /// Lets the scrub do what its job was asked to.
+    /// Does what jobs were asked to.
     pub(crate) async fn heed_wishes(&self) {
+        self.heed_scrub_wish().await;
+        let called_off = {
+            let jobs = self.progress.jobs.borrow();
+            let slot_of = |key: &Key| if let Key::Retire(slot, _) = key { Some(*slot) } else { None };
+            let retire = jobs.iter().find_map(|(key, followed)| Some((slot_of(key)?, followed.job.take_wish()?)));
+            retire.filter(|(_, wish)| *wish == Wish::Cancel).map(|(slot, _)| slot)
+        };
+        let index = called_off.and_then(|slot| u8::try_from(slot - 1).ok());
+        if let (Some(slot), Some(index)) = (called_off, index) {
+            self.progress.called_off.set(Some(slot));
+            if let Err(refused) = self.engine.cancel_retiring(Slot(index)).await {
+                tracing::error!(code = "VH1026", %refused, slot, "retiring the drive cannot be called off");
+            }
+        }
+    }
+
+    async fn heed_scrub_wish(&self) {
         let wish = {
             let jobs = self.progress.jobs.borrow();
             jobs.iter().find(|(key, _)| matches!(key, Key::Scrub(_))).map(|(_, followed)| followed.job.take_wish())
@@ -107,6 +135,12 @@ impl Shard {
         }
     }
 
+    fn twin_of(&self, slot: u32) -> Option<String> {
+        let drives = self.engine.group().status().drives;
+        let drive = drives.into_iter().find(|drive| u32::from(drive.slot.0) + 1 == slot)?;
+        drive.twin.map(|twin| twin.serial)
+    }
+
     fn work_under_way(&self) -> BTreeMap<Key, Reached> {
         let mut seen = BTreeMap::new();
         let group = self.engine.group();
@@ -114,14 +148,18 @@ impl Shard {
             for drive in &rebuild.drives {
                 let slot = u32::from(drive.slot.0) + 1;
                 let reached = Reached {
-                    mode: Some(if drive.came_back { "delta" } else { "full" }),
+                    mode: Some(if drive.came_back { "delta" } else { "full" }).filter(|_| !drive.is_twin),
                     done_bytes: (drive.units_total - drive.units_left) * rebuild.unit_bytes,
                     total_bytes: drive.units_total * rebuild.unit_bytes,
                     total_is_estimate: false,
                     waits_for: None,
                     errors: rebuild.stripes_lost,
                 };
-                seen.insert(Key::Rebuild(slot, self.serial_of(slot)), reached);
+                let key = match self.twin_of(slot).filter(|_| drive.is_twin) {
+                    Some(serial) => Key::Retire(slot, serial),
+                    None => Key::Rebuild(slot, self.serial_of(slot)),
+                };
+                seen.insert(key, reached);
             }
         }
         let scrub = self.engine.scrub_status();
@@ -154,7 +192,7 @@ impl Shard {
             let Some(followed) = jobs.remove(&key) else { continue };
             let (state, result) = self.ending(&key);
             followed.job.end(state, result, now);
-            if let (Key::Rebuild(slot, _), true) = (&key, state != JobState::Done) {
+            if let (Key::Rebuild(slot, _) | Key::Retire(slot, _), true) = (&key, state != JobState::Done) {
                 self.progress.filling.borrow_mut().remove(slot);
             }
         }
@@ -169,6 +207,7 @@ impl Shard {
         let pool = &self.config.pool;
         let (kind, object) = match key {
             Key::Rebuild(slot, _) => ("rebuild", format!("{pool}/{slot}")),
+            Key::Retire(slot, _) => ("retire", format!("{pool}/{slot}")),
             Key::Scrub(_) => ("scrub", pool.clone()),
         };
         let new = NewJob {
@@ -178,7 +217,7 @@ impl Shard {
             total_bytes: Some(reached.total_bytes).filter(|bytes| *bytes > 0),
             total_is_estimate: reached.total_is_estimate,
             can_pause: kind == "scrub",
-            can_cancel: false,
+            can_cancel: kind == "retire",
         };
         self.books.jobs.take_up(new, reached.done_bytes, now)
     }
@@ -190,6 +229,14 @@ impl Shard {
                 let drive = drives.iter().find(|drive| u32::from(drive.slot.0) + 1 == *slot);
                 let drive = drive.filter(|drive| drive.serial == *serial);
                 end_of_rebuild(drive.map(|drive| (drive.state, drive.fail_reason)), self.engine.group().stripes_lost())
+            }
+            Key::Retire(slot, serial) => {
+                let drives = self.engine.group().status().drives;
+                let drive = drives.iter().find(|drive| u32::from(drive.slot.0) + 1 == *slot);
+                let holder = drive.filter(|drive| drive.serial == *serial).map(|drive| drive.state);
+                let called_off = self.progress.called_off.get() == Some(*slot);
+                self.progress.called_off.set(None);
+                end_of_retiring(holder, called_off, serial)
             }
             Key::Scrub(number) => {
                 let history = self.engine.scrub_status().history;
@@ -204,7 +251,7 @@ impl Progress {
     /// It is a job.
     fn note(&self, key: &Key) {
         match key {
-            Key::Rebuild(slot, _) => drop(self.filling.borrow_mut().insert(*slot)),
+            Key::Rebuild(slot, _) | Key::Retire(slot, _) => drop(self.filling.borrow_mut().insert(*slot)),
             Key::Scrub(number) => self.newest_pass.set(self.newest_pass.get().max(Some(*number))),
         }
     }
@@ -260,6 +307,20 @@ fn end_of_rebuild(drive: Option<(DriveState, Option<FailReason>)>, stripes_lost:
         Some((_, Some(reason))) => failed(&format!("the drive failed: {}", words(reason))),
         Some(_) => failed("the drive is not there any more"),
         None => failed("another drive has its place"),
+    }
+}
+
+/// What became of a drive that is not being retired any more: `holder` is how the drive is that was
+/// to take its slot, if it has it.
+fn end_of_retiring(holder: Option<DriveState>, called_off: bool, twin: &str) -> Ending {
+    match holder {
+        Some(DriveState::Good) => (JobState::Done, format!("{twin} has its slot; the old drive is out")),
+        Some(DriveState::Rebuilding) => {
+            (JobState::Failed, format!("the drive failed; what was not copied yet is rebuilt onto {twin}"))
+        }
+        Some(DriveState::Failed | DriveState::Missing) => (JobState::Failed, format!("{twin} failed at the end")),
+        None if called_off => (JobState::Cancelled, "the drive keeps its slot".to_owned()),
+        None => (JobState::Failed, format!("{twin} failed; the drive keeps its slot")),
     }
 }
 
@@ -356,6 +417,16 @@ mod tests {
         progress.note(&Key::Scrub(5));
         assert!(progress.unseen(&[3, 4, 5]).is_empty(), "the fifth was a job");
         assert_eq!(progress.unseen(&[4, 5, 6]), [6]);
+    }
+
+    #[test]
+    fn a_drive_is_retired_only_when_the_other_one_has_its_slot() {
+        let state = |holder, called_off| end_of_retiring(holder, called_off, "x").0;
+        assert_eq!(state(Some(DriveState::Good), false), JobState::Done);
+        assert_eq!(state(Some(DriveState::Good), true), JobState::Done, "it was done before it was called off");
+        assert_eq!(state(Some(DriveState::Rebuilding), false), JobState::Failed);
+        assert_eq!(state(None, true), JobState::Cancelled);
+        assert_eq!(state(None, false), JobState::Failed);
     }
 
     #[test]

@@ -47,18 +47,24 @@ impl Shard {
         Ok(DriveTaken { taken_as: "SPARE".into(), path: path.to_owned() })
     }
 
-    /// Fills the place of a drive that is out, now.
-    pub(crate) async fn replace_drive(&self, slot: u32, path: Option<String>) -> Result<DriveTaken, Problem> {
+    /// The slot of the drive that people call by this number, and what they call it.
+    pub(crate) fn place(&self, slot: u32) -> Result<(Slot, String), Problem> {
         let place = format!("{}/{slot}", self.config.pool);
         let index = slot.checked_sub(1).and_then(|index| u8::try_from(index).ok());
         let known = |index: &u8| usize::from(*index) < self.engine.group().status().drives.len();
-        let index = index
-            .filter(known)
-            .ok_or_else(|| Problem::new(&codes::NOT_FOUND, format!("no drive {place:?}")).step("vmhold drive list"))?;
+        match index.filter(known) {
+            Some(index) => Ok((Slot(index), place)),
+            None => Err(Problem::new(&codes::NOT_FOUND, format!("no drive {place:?}")).step("vmhold drive list")),
+        }
+    }
+
+    /// Fills the place of a drive that is out, now.
+    pub(crate) async fn replace_drive(&self, slot: u32, path: Option<String>) -> Result<DriveTaken, Problem> {
+        let (index, place) = self.place(slot)?;
         if let Some(path) = &path {
             self.add_spare(path).await?;
         }
-        let taken = self.media.healer.take(&self.engine, Slot(index), path.as_deref().map(Path::new)).await;
+        let taken = self.media.healer.take(&self.engine, index, path.as_deref().map(Path::new)).await;
         let path = taken.map_err(|why| match why {
             Some(JoinRefused::SlotInUse(_)) => Problem::new(&codes::CONFLICT, format!("{place} is in use"))
                 .why("a drive is replaced when it is out: FAILED or MISSING")

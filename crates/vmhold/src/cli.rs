@@ -347,6 +347,14 @@ pub enum DriveAction {
         #[arg(long = "with", value_name = "PATH")]
         with: Option<PathBuf>,
     },
+    /// Fill another drive from a good one and let it take the place; redundancy is never less
+    Retire {
+        /// POOL/SLOT, as in flash0/3
+        id: String,
+        /// A blank drive [default: the smallest spare that fits]
+        #[arg(long = "with", value_name = "PATH")]
+        with: Option<PathBuf>,
+    },
     /// Spares: blank drives that take the place of failed ones
     #[command(subcommand)]
     Spare(SpareAction),

@@ -145,6 +145,11 @@ pub fn drives(command: &DriveCommand, global: &Global, say: &Say) -> Result<Exit
             let path = format!("/v1/drives/{}/{slot}/replace", segment(pool));
             return offer(&path, with.as_deref(), global, say);
         }
+        DriveAction::Retire { id, with } => {
+            let (pool, slot) = place_of(id)?;
+            let path = format!("/v1/drives/{}/{slot}/retire", segment(pool));
+            return offer(&path, with.as_deref(), global, say);
+        }
         DriveAction::List | DriveAction::Show { .. } => {}
     }
     let mut list: Envelope<DriveList> = appliance::client(global)?.get("/v1/drives")?;

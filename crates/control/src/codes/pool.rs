@@ -324,7 +324,7 @@ codes! {
     1085 RETIRING_ENDED Warning, exit Failed, http 503, since "0.1.0" {
         what: "A drive that was being retired keeps its slot.",
         why: "That was asked for, or the drive that was to take its slot failed or was not there when the store started. Nothing was lost: the old drive was a full member all the time.",
-        act: ["see the drives: vmhold drive list"],
+        act: ["see the drives: vmhold drive list", "retire it behind another drive: vmhold drive retire POOL/SLOT --with PATH"],
         urgency: "none, unless the old drive is failing",
         clears: "it is a report",
         parameters: ["pool", "slot", "reason"],
@@ -332,7 +332,7 @@ codes! {
     1086 DRIVE_RETIRING Info, exit Failed, http 503, since "0.1.0" {
         what: "A drive is being retired.",
         why: "Another drive is filled with what it holds and takes its slot then. Until then the old drive is a full member, and every new stripe is written to both.",
-        act: ["nothing has to be done; see it at work: vmhold job list"],
+        act: ["nothing has to be done; see it at work: vmhold job list", "call it off: vmhold job cancel JOB"],
         urgency: "none",
         clears: "it is a report",
         parameters: ["pool", "slot"],

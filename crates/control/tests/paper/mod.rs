@@ -232,6 +232,16 @@ impl ControlBackend for Paper {
         now(path.map(|path| DriveTaken { taken_as, path }).ok_or_else(|| Problem::new(&codes::NO_SPARE, "no spare")))
     }
 
+    fn could_retire(&self, _: u32, path: Option<String>) -> Answer<'_, String> {
+        now(path.ok_or_else(|| Problem::new(&codes::NO_SPARE, "no spare")))
+    }
+
+    fn retire_drive(&self, slot: u32, path: Option<String>) -> Answer<'_, DriveTaken> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let taken_as = format!("TWIN of flash0/{slot}");
+        now(path.map(|path| DriveTaken { taken_as, path }).ok_or_else(|| Problem::new(&codes::NO_SPARE, "no spare")))
+    }
+
     fn vms(&self) -> Answer<'_, Vec<Vm>> {
         now(Ok(vec![vm()]))
     }
