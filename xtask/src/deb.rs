@@ -100,6 +100,7 @@ fn server(run: &Run<'_>, program: &Path) -> Result<PathBuf, String> {
     for unit in UNITS {
         stage.copy(&format!("{FROM}/{unit}"), &format!("usr/lib/systemd/system/{unit}"), 0o644)?;
     }
+    stage.copy("packaging/pair/vmhold-address", "usr/lib/vmhold/vmhold-address", 0o755)?;
     stage.copy(&format!("{FROM}/vmhold.sysusers"), "usr/lib/sysusers.d/vmhold.conf", 0o644)?;
     for service in ["vmhold-witness", "vmhold-host"] {
         stage.copy(&format!("{FROM}/{service}.default"), &format!("etc/default/{service}"), 0o644)?;

@@ -117,6 +117,7 @@ impl StoreConfig {
         }
         if let Some(pair) = &mut config.pair {
             pair.membership = folder.join(&pair.membership);
+            pair.address_hook = pair.address_hook.as_ref().map(|hook| folder.join(hook));
         }
         config.file = Some(path.to_owned());
         Ok(config)

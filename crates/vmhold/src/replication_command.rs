@@ -1,7 +1,7 @@
 //! `replication` and `site`: two sites that hold the same.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use control::client::{Call, segment};
@@ -14,6 +14,7 @@ use witness_serve::membership::Membership;
 use crate::appliance::{self, change};
 use crate::cli::Global;
 use crate::consent;
+use crate::place::unusable;
 use crate::say::Say;
 
 /// `replication`.
@@ -81,6 +82,9 @@ pub struct PairArgs {
     /// Where this site is reached by the other one
     #[arg(long, value_name = "ADDR")]
     pub pair_listen: Option<SocketAddr>,
+    /// Command that moves the address of --nfs between machines: called with up|down IP PORT
+    #[arg(long, value_name = "PATH", requires = "pair_listen")]
+    pub pair_address_hook: Option<PathBuf>,
     /// What the other site is told instead, where it knows this machine by another address
     #[arg(long, value_name = "HOST:PORT", requires = "pair_with")]
     pub pair_advertise: Option<String>,
@@ -95,9 +99,18 @@ impl PairArgs {
         datastore: Option<&str>,
     ) -> Result<Option<(Founding, Option<PairInvitation>)>, Problem> {
         let Some(listen) = self.pair_listen else { return Ok(None) };
+        let hook = self
+            .pair_address_hook
+            .as_ref()
+            .map(|path| std::path::absolute(path).map_err(|error| unusable(path, &error)));
+        let hook = hook.transpose()?;
+        let with_hook = |mut founding: Founding| {
+            founding.config.address_hook = hook.clone();
+            founding
+        };
         if let Some(invitation) = &self.pair_join {
             let invitation: PairInvitation = invitation.parse()?;
-            return Ok(Some((node::join(folder, &invitation, listen, datastore)?, None)));
+            return Ok(Some((with_hook(node::join(folder, &invitation, listen, datastore)?), None)));
         }
         let Some(introduction) = &self.pair_with else {
             return Err(Problem::new(&codes::BAD_INPUT, "--pair-listen without the other site")
@@ -107,7 +120,7 @@ impl PairArgs {
         let peer: Introduction = introduction.parse()?;
         let advertised = self.pair_advertise.clone().unwrap_or_else(|| listen.to_string());
         let (founding, invitation) = node::found(folder, peer, (listen, &advertised), datastore)?;
-        Ok(Some((founding, Some(invitation))))
+        Ok(Some((with_hook(founding), Some(invitation))))
     }
 }
 

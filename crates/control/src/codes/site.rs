@@ -41,6 +41,14 @@ codes! {
         clears: "it happened once",
         parameters: ["address"],
     }
+    4016 ADDRESS_NOT_MOVED Error, exit Failed, http 503, since "0.1.0" {
+        what: "The address of the datastores was not brought to this machine, or not taken away from it.",
+        why: "The hook that moves it failed or took too long. Without the address no client finds this site; it is tried again until it works.",
+        act: ["run it by hand and see: HOOK up IP PORT", "see what it says in the log of the server"],
+        urgency: "now: clients are not answered",
+        clears: "the hook succeeds",
+        parameters: ["address", "reason"],
+    }
     4021 WITNESS_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
         what: "The witness does not answer.",
         why: "It is not running, cannot be reached, or is another one than this site knows. Nothing stops by that: datastores are served and stay in sync, but no site can take over by itself until it answers.",

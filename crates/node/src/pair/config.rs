@@ -33,6 +33,9 @@ pub struct PairConfig {
     /// A datastore that is made when the pair serves for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<String>,
+    /// Brings the address of the datastores up on this machine, and down; relative to the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_hook: Option<PathBuf>,
     /// How long the primary waits for its secondary before it asks the witness to go on alone
     /// (R-SYNC; 5 s unless said, 30 s in the documents).
     #[serde(default, skip_serializing_if = "Option::is_none")]

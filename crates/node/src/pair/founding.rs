@@ -121,6 +121,7 @@ fn config_of(
         listen,
         membership: folder.to_owned(),
         datastore: datastore.map(str::to_owned),
+        address_hook: None,
         out_of_sync_delay_ms: None,
     }
 }

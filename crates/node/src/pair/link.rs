@@ -365,6 +365,7 @@ mod tests {
             listen: ([127, 0, 0, 1], 0).into(),
             membership: ".".into(),
             datastore: None,
+            address_hook: None,
             out_of_sync_delay_ms: None,
         };
         Links::new(SiteId([me; 16]), &config, group.clone())

@@ -16,6 +16,7 @@
 //!
 //! Leases are counted on a clock that runs while the machine sleeps.
 
+mod address;
 mod asker;
 mod config;
 mod founding;
@@ -43,6 +44,7 @@ pub use founding::{Founding, found, join};
 
 use crate::config::StoreConfig;
 use crate::front::{Addresses, Front};
+use crate::pair::address::Address;
 use crate::pair::asker::Asker;
 use crate::pair::link::Links;
 use crate::shard::Shard;
@@ -153,6 +155,9 @@ impl Site {
 
     /// Serves whenever this site is primary, for ever.
     pub async fn take_turns(self: Rc<Self>, shard: Rc<Shard>, ground: (World, Identity)) {
+        let address = Address::new(self.config.address_hook.clone(), shard.config.nfs);
+        // An earlier life may have left it up.
+        address.down().await;
         loop {
             let epoch = self.replica.until(Mirror::term).await;
             self.serving.epoch.set(epoch);
@@ -160,10 +165,11 @@ impl Site {
             let served = tokio::select! {
                 biased;
                 () = is_over => Ok(()),
-                served = self.serve(&shard, &ground) => served,
+                served = self.serve(&shard, &ground, &address) => served,
             };
             self.serving.cut_off();
             shard.set_front(None);
+            address.down().await;
             if let Err(problem) = served {
                 tracing::error!(code = %problem.code(), "{}", problem.what());
                 tokio::time::sleep(TRY_AGAIN).await;
@@ -172,7 +178,12 @@ impl Site {
     }
 
     /// Opens the front and lets clients in; does not return while all is well.
-    async fn serve(&self, shard: &Shard, (world, identity): &(World, Identity)) -> Result<(), Problem> {
+    async fn serve(
+        &self,
+        shard: &Shard,
+        (world, identity): &(World, Identity),
+        address: &Address,
+    ) -> Result<(), Problem> {
         let config = &shard.config;
         let store = SiteStore::Pair(self.replica.clone());
         let is_new = self.format(&store, (world, identity), config).await?;
@@ -182,6 +193,7 @@ impl Site {
             let made = front.fs.create_datastore(name, DatastoreOptions::open()).await;
             made.map_err(|refusal| cannot(config, &format!("{refusal:?}")))?;
         }
+        address.up().await?;
         let addresses = addresses(config).await?;
         *self.serving.front.borrow_mut() = Rc::downgrade(&front);
         shard.set_front(Some(front.clone()));
