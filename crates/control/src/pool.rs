@@ -242,6 +242,9 @@ pub struct Pool {
     pub name: String,
     /// Identity of the group.
     pub group: String,
+    /// Raised each time a process opens it.
+    #[serde(default)]
+    pub owner_epoch: Option<u64>,
     /// State, from [`Pool::derive_state`].
     pub state: PoolState,
     /// Data units of a new stripe.
@@ -660,6 +663,7 @@ pub mod samples {
         Pool {
             name: "flash0".into(),
             group: "0b1c".into(),
+            owner_epoch: Some(3),
             state: PoolState::Online,
             stripe_data: 4,
             stripe_parity: 2,

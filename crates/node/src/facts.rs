@@ -55,6 +55,7 @@ impl Shard {
         Pool {
             name: self.config.pool.clone(),
             group: group.group.to_string(),
+            owner_epoch: self.engine.group().owner_epoch(),
             state: match (group.state, status.stopped) {
                 (_, true) | (raid::GroupState::Faulted, _) => PoolState::Faulted,
                 (raid::GroupState::Online, _) => PoolState::Online,

@@ -9,7 +9,7 @@ use base::port::{Leg, World};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Filesystem, Identity};
 use engine::{Engine, Opened, Options};
-use raid::{Group, GroupOptions};
+use raid::{CasRefused, ControllerId, Group, GroupOptions};
 use replica::Replica;
 use world_real::{OpenError, RealLeg, Ring, open_leg};
 
@@ -167,9 +167,27 @@ pub(crate) async fn create(
 /// Opens the pool.
 pub(crate) async fn open(config: &StoreConfig, world: &World) -> Result<(Engine, Opened, Identity, Media), Problem> {
     let (group, media) = assemble(config, world).await?;
+    enter(&group).await.map_err(|refused| {
+        Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be opened", config.pool))
+            .why(refused.to_string())
+    })?;
     let identity = identity_of(&group, config.pair.as_ref()).await;
     let (engine, opened) = start(config, group, &media, world).await?;
     Ok((engine, opened, identity, media))
+}
+
+/// Says in the pool itself who has it: this process, in the next epoch. It does not renew that: a
+/// store without a second controller is taken by opening it, not by waiting (decision 0020).
+async fn enter(group: &Group) -> Result<(), CasRefused> {
+    let mut controller = [0; 16];
+    group.world().chance.fill(&mut controller);
+    match group.own(ControllerId(controller), Duration::ZERO).await {
+        Ok(own) => tracing::info!(epoch = own.epoch, "this process owns the pool"),
+        // The group says so by itself; what can be read of it is served.
+        Err(CasRefused::Latched) => {}
+        Err(refused) => return Err(refused),
+    }
+    Ok(())
 }
 
 /// Puts the group together and leaves what is on it alone.
@@ -228,4 +246,46 @@ pub(crate) async fn identity_of(group: &Group, pair: Option<&PairConfig>) -> Ide
 
 fn cannot(config: &StoreConfig, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be made", config.pool)).why(why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use base::port::Drive;
+    use tokio::task::LocalSet;
+    use world_real::{create_sparse_file, open_drive, real_world};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_opens_a_pool_enters_itself_as_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let drives = || -> Vec<Rc<dyn Drive>> {
+            let paths = (0..5).map(|number| folder.path().join(format!("drive{number}")));
+            paths.map(|path| open_drive(&path, None).unwrap() as Rc<dyn Drive>).collect()
+        };
+        (0..5).for_each(|number| {
+            create_sparse_file(&folder.path().join(format!("drive{number}")), 16 << 20).unwrap();
+        });
+        let life = async {
+            let group = Group::create(drives(), GroupOptions::default(), real_world()).await.unwrap();
+            assert_eq!(group.owner_epoch(), None, "who makes a pool does not have it");
+            drop(group);
+            let mut owners = Vec::new();
+            for epoch in 1..4 {
+                let group = Group::open(drives(), None, real_world()).await.unwrap();
+                enter(&group).await.unwrap();
+                assert_eq!(group.owner_epoch(), Some(epoch));
+                let own = group.ownership().await.unwrap();
+                assert!(own.lease.is_zero() && !owners.contains(&own.controller), "{own:?}");
+                owners.push(own.controller);
+            }
+            // One that has lost the pool to another does not enter itself.
+            let first = Group::open(drives(), None, real_world()).await.unwrap();
+            let second = Group::open(drives(), None, real_world()).await.unwrap();
+            enter(&second).await.unwrap();
+            assert_eq!(enter(&first).await, Err(CasRefused::Fenced));
+            assert_eq!(second.owner_epoch(), Some(4));
+        };
+        LocalSet::new().run_until(life).await;
+    }
 }

@@ -133,6 +133,13 @@ impl Group {
         Ownership::decode(&self.register_read(OWNER_REGISTER).await.bytes)
     }
 
+    /// The epoch of the owner.
+    pub fn owner_epoch(&self) -> Option<u64> {
+        let index = self.register_index(OWNER_REGISTER)?;
+        let values = self.inner.decided.values.borrow();
+        Ownership::decode(&values.get(index)?.bytes).map(|own| own.epoch)
+    }
+
     /// The owner of the group found on `drives`, for one who does not own it: reads, and writes
     /// nothing. What is seen may not be decided yet; that is enough to see life.
     pub async fn look_at_owner(

@@ -49,6 +49,7 @@ fn pool() -> Pool {
     Pool {
         name: "flash0".into(),
         group: "g".into(),
+        owner_epoch: Some(1),
         state: PoolState::Online,
         stripe_data: 3,
         stripe_parity: 2,
