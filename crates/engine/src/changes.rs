@@ -14,7 +14,7 @@ use crate::files::OpenFile;
 use crate::layers::{Layer, Viewer};
 use crate::staged::{BlockId, Stamp};
 use crate::state::{HEADS, RECLAIM, RECLAIM_ALL, State, ZEROS, file_key, table_tree};
-use crate::store::{BLOCK_BYTES, Change, FileHead};
+use crate::store::{BLOCK_BYTES, Change, FileHead, LOCAL_FILES};
 use crate::tree::Missing;
 
 const RESIDENT: &str = "prepared";
@@ -115,8 +115,15 @@ impl State {
         }
     }
 
+    /// New ids come after this one.
+    fn note_file(&mut self, file: FileId) {
+        if file < LOCAL_FILES {
+            self.last_file = self.last_file.max(file.0);
+        }
+    }
+
     fn create_file(&mut self, file: FileId, at: WallNanos) {
-        self.last_file = self.last_file.max(file.0);
+        self.note_file(file);
         // When the journal is redone the file may be there already, with blocks mapped
         // by writes that follow; what counts them stays.
         let mut open = self.prepared(file).cloned().unwrap_or(OpenFile::new(file));
@@ -171,7 +178,7 @@ impl State {
 
     /// Fixes the layer that the file writes to as the snapshot's; the file goes on above it.
     fn take_snapshot(&mut self, file: FileId, snapshot: FileId, stamp: Stamp) {
-        self.last_file = self.last_file.max(snapshot.0);
+        self.note_file(snapshot);
         let Some(open) = self.prepared(file).filter(|open| !open.frozen) else { return };
         let layer = open.layer;
         let next = Layer { epoch: layer.epoch + 1, ..layer };
@@ -188,7 +195,7 @@ impl State {
 
     /// The first layer of a new map above what the snapshot shows.
     fn start_map(&mut self, map: FileId, parent: Layer, file: FileId) -> Layer {
-        self.last_file = self.last_file.max(map.0);
+        self.note_file(map);
         let layer = Layer::first(map);
         self.layers.set_parent(map, Some(parent));
         self.layers.add_view(parent, Viewer::Map(map));

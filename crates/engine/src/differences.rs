@@ -6,13 +6,18 @@
 //! maps before it all of them. What is staged is looked at first: a block that is destaged
 //! meanwhile is then found in one place or the other.
 
+use std::collections::BTreeMap;
+
 use base::FileId;
 
+use crate::engine::Engine;
+use crate::files::OpenFile;
 use crate::inner::Inner;
 use crate::layers::Layer;
 use crate::maps::{decode_block, decode_change};
-use crate::state::{BLOCKS, CHANGES, Few, State, block_key};
-use crate::store::{BLOCK_BYTES, Extent, StoreRefusal};
+use crate::state::{BLOCKS, CHANGES, Few, HEADS, State, block_key, file_key};
+use crate::store::{BLOCK_BYTES, Extent, FileHead, StoreRefusal};
+use crate::tree::Missing;
 
 /// Entries looked at between two looks at other work.
 const CHUNK: usize = 512;
@@ -57,13 +62,47 @@ fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
     joined
 }
 
+impl Engine {
+    /// Where a file may hold anything but zeros, in order and without overlap, in whole blocks. The
+    /// cost follows what was written, not the size.
+    pub async fn written(&self, file: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        self.inner.written(file).await
+    }
+
+    /// Files and snapshots from `from` on, in order of their ids, so many at most.
+    pub async fn files(&self, from: FileId, limit: usize) -> Result<Vec<Listed>, StoreRefusal> {
+        self.inner.resident(|state| state.files_from(from, limit)).await
+    }
+}
+
+/// A file or snapshot of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub file: FileId,
+    /// Its head.
+    pub head: FileHead,
+    /// It is a snapshot.
+    pub frozen: bool,
+}
+
 impl Inner {
     /// See [`Store::differences`](crate::Store::differences).
     pub async fn differences(&self, one: FileId, other: FileId) -> Result<Vec<Extent>, StoreRefusal> {
         let (one, other) = (self.chain(one).await?, self.chain(other).await?);
-        let end = one.1.max(other.1).div_ceil(BLOCK_BYTES);
+        self.changed_in(&spans(&one.0, &other.0), one.1.max(other.1)).await
+    }
+
+    /// See [`Engine::written`].
+    async fn written(&self, file: FileId) -> Result<Vec<Extent>, StoreRefusal> {
+        let (chain, size_bytes) = self.chain(file).await?;
+        self.changed_in(&spans(&chain, &[]), size_bytes).await
+    }
+
+    async fn changed_in(&self, spans: &[Span], size_bytes: u64) -> Result<Vec<Extent>, StoreRefusal> {
+        let end = size_bytes.div_ceil(BLOCK_BYTES);
         let mut ranges = Vec::new();
-        for span in spans(&one.0, &other.0) {
+        for span in spans.iter().copied() {
             self.state.borrow().changed_in_memory(span, &mut ranges);
             self.changed_in_trees(span, &mut ranges).await?;
             ranges = joined(ranges);
@@ -110,6 +149,22 @@ impl Inner {
 }
 
 impl State {
+    fn files_from(&self, from: FileId, limit: usize) -> Result<Vec<Listed>, Missing> {
+        let rows = self.tree(HEADS).scan(&self.pages, &file_key(from), limit, |_| true)?;
+        let mut found: BTreeMap<FileId, OpenFile> = BTreeMap::new();
+        for (key, value) in &rows {
+            let file = FileId(key.as_slice().try_into().map_or(0, u64::from_be_bytes));
+            found.insert(file, OpenFile::decode(file, value));
+        }
+        // Snapshots come into the tree with the next checkpoint, as do heads that have changed.
+        let last = found.keys().next_back().copied().filter(|_| rows.len() == limit).unwrap_or(FileId(u64::MAX));
+        for file in self.files.dirty_within(from..=last, limit) {
+            found.extend(self.files.get(file).map(|open| (file, open.clone())));
+        }
+        let listed = |(file, open): (FileId, OpenFile)| Listed { file, head: open.head, frozen: open.frozen };
+        Ok(found.into_iter().take(limit).map(listed).collect())
+    }
+
     fn changed_in_memory(&self, span: Span, ranges: &mut Vec<Range>) {
         if span.above >= span.through {
             return;

@@ -249,6 +249,10 @@ impl Engine {
     /// Whether so much could be written to a file now.
     pub async fn check_write(&self, file: FileId, offset_bytes: u64, len_bytes: usize) -> Result<(), StoreRefusal> {
         check_write(offset_bytes, len_bytes)?;
+        // Its time stands before it.
+        if len_bytes + size_of::<WallNanos>() > self.inner.journal.body_bytes_max() {
+            return Err(StoreRefusal::TooBig);
+        }
         self.inner.refuse_if_stopped()?;
         if self.inner.head_of(file).await?.1 {
             return Err(StoreRefusal::Frozen);

@@ -4,6 +4,7 @@
 //! checkpoint. Heads that have not changed may be forgotten at any time.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use base::{FileId, WallNanos};
 
@@ -131,6 +132,11 @@ impl Files {
     /// The head is in its tree.
     pub fn mark_clean(&mut self, file: FileId) {
         self.dirty.remove(&file);
+    }
+
+    /// Files within `range` whose heads must go to their tree, so many at most.
+    pub fn dirty_within(&self, range: RangeInclusive<FileId>, limit: usize) -> impl Iterator<Item = FileId> + '_ {
+        self.dirty.range(range).take(limit).copied()
     }
 
     /// A file whose head must go to its tree.

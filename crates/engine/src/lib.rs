@@ -66,6 +66,7 @@ mod tree;
 mod usage;
 
 pub use audit::{Audit, Finding};
+pub use differences::Listed;
 pub use engine::{Engine, EngineStatus, Label};
 pub use expand::Expansion;
 pub use legs::TakeInRefused;

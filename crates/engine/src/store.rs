@@ -27,6 +27,10 @@ pub const FILE_BYTES_MAX: u64 = 1 << 56;
 /// Most bytes of payload in one write.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// Ids of files from here on are this store's own: [`Store::next_file_id`] never gives one out, nor
+/// does it look at those that are there. For files that only one of two sites has.
+pub const LOCAL_FILES: FileId = FileId(1 << 63);
+
 /// One of the ordered tables. Numbers are part of the media format: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table(pub u8);

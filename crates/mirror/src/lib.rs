@@ -28,14 +28,15 @@
 //! | `primary`, `secondary` | operations from the lock to the answer; following |
 //! | `link` | the sites meet: greeting, report, recovery |
 //! | `patience` | what time decides |
+//! | `resync` | what clients may do while the other site is made equal |
 //! | [`issuer`] | OSNs: strictly rising, over restarts and changes of primary |
 //! | [`locks`] | which operations may be under way at the same time |
 //! | [`flights`] | the in-flight map: what may be on one side only |
 //! | [`record`] | what a site writes down, and what it knows by it |
 //! | [`wire`] | what the sites send each other; twin of `docs/formats/mirror.md` |
 //!
-//! What is not here: the copying of a resync (its last step is [`Action::Level`]), the planned
-//! hand-over, and everything that carries it out: that is `replica`.
+//! What is not here: the planned hand-over, and everything that carries out what is decided here,
+//! the comparing and sending of a resync included: that is `replica`.
 //!
 //! Must not know: sockets, files, clocks, blocks, names.
 
@@ -49,6 +50,7 @@ mod operation;
 mod patience;
 mod primary;
 pub mod record;
+mod resync;
 mod secondary;
 mod site;
 mod step;
@@ -58,4 +60,4 @@ pub use flights::{Flight, Flights, FlightsMax};
 pub use operation::{CHANGE_PART_BYTES_MAX, Change, Form, Span, WRITE_BYTES_MAX, Write};
 pub use record::{Kept, Record};
 pub use site::Mirror;
-pub use step::{Action, Answer, Command, Config, Input, OpId, Reader, Request};
+pub use step::{Action, Answer, Command, Config, Input, OpId, PACE_MIN, Pace, Progress, Reader, Request};

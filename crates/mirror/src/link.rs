@@ -194,11 +194,12 @@ impl Mirror {
                 Some(Phase::Recovers(recovery)) => {
                     recovery.awaited.remove(&osn);
                 }
-                Some(Phase::Together) => self.is_remote(osn),
+                Some(Phase::Together | Phase::Behind) => self.is_remote(osn),
                 _ => {}
             },
             Message::Vote { osn, yes } => self.voted(osn, yes),
             Message::Lent { number, lease_ms } => self.is_lent(number, lease_ms),
+            Message::Reply { osn, body } => self.told(osn, body),
             _ => return None,
         }
         Some(())

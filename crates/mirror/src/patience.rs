@@ -8,7 +8,7 @@
 //!   sync and the primary's lease is over; so a secondary that lacks anything is never made
 //!   primary but by an administrator, who is told from where on it may lack
 //!   ([`Mirror::may_lack`]).
-//! * *Being equal again.* Only over a link that has held for a while, and not soon after the
+//! * *Being equal again* (`resync`). Only over a link that has held for a while, and not soon after the
 //!   last change, so that a link that flaps leads to one resync (F51).
 //!
 //! One question is under way at a time. One without an answer may still be carried out; what
@@ -16,7 +16,6 @@
 
 use std::time::Duration;
 
-use base::Nanos;
 use witness::{Ask, AskKind, Refusal, Stance, Verdict};
 
 use crate::link::Phase;
@@ -34,7 +33,7 @@ impl Mirror {
         self.watch_link();
         self.renew_on_link();
         self.watch_apart();
-        self.watch_level();
+        self.watch_resync();
         self.settle_idle_map();
         self.actions.push(Action::WakeAt(self.now + self.config.beat));
     }
@@ -81,7 +80,7 @@ impl Mirror {
     fn watch_apart(&mut self) {
         let oldest = self.open.values().next().map(|open| open.since);
         let stuck = oldest.filter(|since| self.now.since(*since) >= self.config.out_of_sync_delay);
-        if self.is_together() && stuck.is_some() {
+        if self.tells_both() && stuck.is_some() {
             self.hang_up();
             self.apart_since = stuck;
             return;
@@ -109,39 +108,6 @@ impl Mirror {
     fn settle_idle_map(&mut self) {
         if self.is_quiet() && self.kept.flights.count() > 0 {
             self.settle_map();
-        }
-    }
-
-    fn watch_level(&mut self) {
-        let is_late = |since: Nanos| self.now.since(since) >= self.config.out_of_sync_delay;
-        match self.level {
-            Level::No if self.may_level() => self.set_level(Level::Drains(self.now)),
-            Level::Drains(since) | Level::Copies(since) if is_late(since) || self.kept.paused => self.give_up_level(),
-            Level::Drains(since) if self.is_drained() => {
-                self.level_number += 1;
-                self.set_level(Level::Copies(since));
-                self.actions.push(Action::Level(self.level_number));
-            }
-            _ => {}
-        }
-    }
-
-    fn may_level(&self) -> bool {
-        let steady = |link: &crate::link::Link| self.now.since(link.up_at) >= self.config.steady;
-        let behind = self.phase() == Some(&Phase::Behind) && self.link.as_ref().is_some_and(steady);
-        self.config.levels && behind && self.acknowledges_alone() && !self.kept.paused
-    }
-
-    fn give_up_level(&mut self) {
-        self.set_level(Level::No);
-        if let Some(link) = &mut self.link {
-            link.up_at = self.now;
-        }
-    }
-
-    pub(crate) fn levelled(&mut self, number: u64) {
-        if matches!(self.level, Level::Copies(_)) && number == self.level_number {
-            self.set_level(Level::Equal);
         }
     }
 

@@ -18,12 +18,14 @@
 //! told; a primary that lost its memory of a change before it committed drops it, because
 //! nobody was.
 
+use std::collections::VecDeque;
+
 use base::{Buf, Nanos, Osn};
 
 use crate::locks::{Ticket, Use, Want};
 use crate::operation::{Change, Form, Span, WRITE_BYTES_MAX, Write};
 use crate::record::Record;
-use crate::site::{Mirror, Mode, Then};
+use crate::site::{Level, Mirror, Mode, Then};
 use crate::step::{Action, Answer, OpId, Reader, Request};
 use crate::wire::Message;
 
@@ -120,17 +122,26 @@ impl Mirror {
                 self.actions.push(Action::Read { reader: Reader::Client(id), span, at: None });
             }
         }
-        while mode != Mode::Reads && self.start_next(mode == Mode::Both) {}
+        let mut kept_back = VecDeque::new();
+        while mode != Mode::Reads && self.start_next(mode, &mut kept_back) {}
+        kept_back.append(&mut self.changes);
+        self.changes = kept_back;
     }
 
-    fn start_next(&mut self, both: bool) -> bool {
+    fn start_next(&mut self, mode: Mode, kept_back: &mut VecDeque<OpId>) -> bool {
         let Some(id) = self.changes.front().copied() else { return false };
         let Some(stage) = self.ops.get(&id).map(|op| op.stage.clone()) else {
             self.changes.pop_front();
             return true;
         };
+        let both = mode == Mode::Both || mode == Mode::Catches;
         let next = match stage {
-            Stage::Waits(Request::Write(write)) => self.write(write, both),
+            Stage::Waits(Request::Write(write)) => self.write(write, mode),
+            Stage::Waits(Request::Change(_)) | Stage::Resolved(_) if mode == Mode::Writes => {
+                self.changes.pop_front();
+                kept_back.push_back(id);
+                return true;
+            }
             Stage::Waits(Request::Change(_)) => {
                 self.actions.push(Action::Resolve(id));
                 Some(Stage::Resolves)
@@ -147,14 +158,17 @@ impl Mirror {
         true
     }
 
-    fn write(&mut self, write: Write, both: bool) -> Option<Stage> {
+    fn write(&mut self, write: Write, mode: Mode) -> Option<Stage> {
+        let both = mode == Mode::Both || mode == Mode::Catches && self.is_reached(write.file);
         let osn = self.number(both, write.payload.len() as u64)?;
         let low_water = self.low_water;
-        self.append(Record::Write { osn, low_water, write: write.clone(), tracked: both }, Then::Local(osn));
+        // Until the record says in sync, the delta since the snapshot lists it.
+        let tracked = mode == Mode::Both;
+        self.append(Record::Write { osn, low_water, write: write.clone(), tracked }, Then::Local(osn));
         if both {
             self.send(Message::Write { osn, write });
         }
-        Some(Stage::Writes { osn, local: false, remote: false })
+        Some(Stage::Writes { osn, local: false, remote: !both })
     }
 
     fn prepare(&mut self, change: Change, both: bool) -> Option<Stage> {
@@ -244,7 +258,7 @@ impl Mirror {
         if let Some(open) = self.open.get_mut(&osn) {
             open.local = true;
         }
-        let together = self.is_together();
+        let together = self.tells_both();
         if let Some(id) = self.by_osn.get(&osn)
             && let Some(op) = self.ops.get_mut(id)
         {
@@ -289,6 +303,10 @@ impl Mirror {
             self.commit_prepared(osn);
             return;
         }
+        if self.level != Level::No {
+            // It was let in again and cannot follow: this site goes on alone as before.
+            return self.hang_up();
+        }
         let Some(id) = self.by_osn.get(&osn).copied() else { return };
         if let Some(op) = self.ops.get_mut(&id).filter(|op| matches!(op.stage, Stage::Prepares { .. })) {
             op.stage = Stage::Answers(Answer::Refused);
@@ -313,7 +331,7 @@ impl Mirror {
         if mode == Mode::Hold {
             return;
         }
-        let alone = self.acknowledges_alone();
+        let alone = self.acknowledges_alone() && !self.tells_both();
         for id in std::mem::take(&mut self.complete) {
             let Some(op) = self.ops.get(&id) else { continue };
             let answer = match &op.stage {
@@ -334,9 +352,15 @@ impl Mirror {
         if let Stage::Writes { osn, .. } | Stage::Commits { osn, .. } = op.stage {
             self.by_osn.remove(&osn);
         }
-        for ticket in self.locks.release(op.ticket) {
-            if let Some(next) = self.by_ticket.get(&ticket).copied() {
-                self.queue(next);
+        self.release(op.ticket);
+    }
+
+    /// Gives locks up; who waited for them goes on.
+    pub(crate) fn release(&mut self, ticket: Ticket) {
+        for ticket in self.locks.release(ticket) {
+            match self.by_ticket.get(&ticket).copied() {
+                Some(next) => self.queue(next),
+                None => self.is_held(ticket),
             }
         }
     }
@@ -364,12 +388,18 @@ impl Mirror {
         let under_way = |op: &Op| {
             matches!(op.stage, Stage::Resolves | Stage::Writes { .. } | Stage::Prepares { .. } | Stage::Commits { .. })
         };
-        self.is_quiet() && !self.ops.values().any(under_way)
+        self.is_quiet() && self.open.is_empty() && !self.ops.values().any(under_way)
+    }
+
+    /// Whether no change is under way.
+    pub(crate) fn is_halted(&self) -> bool {
+        let under_way = |op: &Op| matches!(op.stage, Stage::Resolves | Stage::Prepares { .. } | Stage::Commits { .. });
+        !self.ops.values().any(under_way)
     }
 
     /// Everything below the oldest open operation is on both sites.
     pub(crate) fn advance_low_water(&mut self) {
-        let Some(issuer) = self.issuer.as_ref().filter(|_| self.is_together()) else { return };
+        let Some(issuer) = self.issuer.as_ref().filter(|_| self.tells_both()) else { return };
         let low_water = self.open.keys().next().map_or(issuer.last(), |osn| Osn(osn.0 - 1));
         self.low_water = self.low_water.max(low_water);
     }

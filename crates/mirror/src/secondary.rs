@@ -48,6 +48,10 @@ impl Mirror {
                 self.kept.prepared.get(&osn)?;
                 self.append(Record::Dropped { osn }, Then::Tell(number, Message::Durable { osn }));
             }
+            Message::Query { osn, body } if follows => {
+                self.is_new(osn)?;
+                self.actions.push(Action::Asked(number, osn, body));
+            }
             Message::Settled { osn } => {
                 self.is_new(osn)?;
                 self.low_water = osn;

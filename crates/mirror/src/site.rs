@@ -16,7 +16,9 @@
 //! |---|---|---|
 //! | `Both` | in sync, leased, recovered | everything; acknowledged when both have it |
 //! | `Alone` | the record says not in sync, the snapshot of that moment is stable | everything |
-//! | `Reads` | in sync and leased, but apart; or being made equal | reads; writes wait |
+//! | `Writes` | the same, and the rows of a resync's rest are sent | no change that is not a write |
+//! | `Catches` | the same, and a resync has come to the files | everything; changes, and writes to files that it has reached, as in `Both` |
+//! | `Reads` | in sync and leased, but apart; or at the end of a resync | reads; writes wait |
 //! | `Hold` | anything else | nothing |
 //!
 //! Writes that wait hold their locks, so a read never sees what the other site may lack (I3).
@@ -26,7 +28,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Epoch, Nanos, Osn};
+use base::{Epoch, FileId, Nanos, Osn};
 use witness::{Ask, AskKind, Asked, Seat, Stance, Standing};
 
 use crate::issuer::Issuer;
@@ -35,6 +37,7 @@ use crate::locks::{Locks, Ticket};
 use crate::operation::Change;
 use crate::primary::{Op, Open};
 use crate::record::{Kept, Record};
+use crate::resync::{Holds, Queries};
 use crate::step::{Action, Answer, Command, Config, Input, OpId};
 use crate::wire::{Frame, Message};
 
@@ -63,6 +66,8 @@ pub(crate) enum Mode {
     Reads,
     Both,
     Alone,
+    Writes,
+    Catches,
 }
 
 /// How far both are from being equal again.
@@ -70,9 +75,22 @@ pub(crate) enum Mode {
 pub(crate) enum Level {
     /// Not wanted.
     No,
+    /// Rows are compared; this site goes on alone.
+    Rows,
+    /// No change starts, and those under way end.
+    Halts(Nanos),
+    /// No change is under way: the rows that changed meanwhile are sent.
+    Rest(Nanos),
+    /// Files are compared in order.
+    Files {
+        /// Through here they are done, or being done.
+        reached: FileId,
+        /// The last one that may differ.
+        until: FileId,
+    },
     /// What is under way ends first.
     Drains(Nanos),
-    /// Somebody copies the rest.
+    /// Somebody looks at the rest.
     Copies(Nanos),
     /// Equal: the record must say so.
     Equal,
@@ -128,6 +146,8 @@ pub struct Mirror {
     pub(crate) apart_since: Option<Nanos>,
     pub(crate) level: Level,
     pub(crate) level_number: u64,
+    pub(crate) queries: Queries,
+    pub(crate) holds: Holds,
     // the witness
     pub(crate) question: Option<Asking>,
     pub(crate) held_back: Option<Ask>,
@@ -178,6 +198,8 @@ impl Mirror {
             apart_since: None,
             level: Level::No,
             level_number: 0,
+            queries: Queries::default(),
+            holds: Holds::default(),
             question: None,
             held_back: None,
             question_number: 0,
@@ -205,6 +227,11 @@ impl Mirror {
             Input::LinkDown(number) => self.link_down(number),
             Input::Received(number, frame) => self.received(number, frame),
             Input::Answered(number, verdict) => self.answered(number, &verdict),
+            Input::Resync(number, progress) => self.resync_is(number, progress),
+            Input::Query(number, query, body) => self.query(number, query, body),
+            Input::Reply(link, osn, body) => self.reply(link, osn, body),
+            Input::Hold(number, hold, wants) => self.hold(number, hold, wants),
+            Input::Release(hold) => self.release_hold(hold),
             Input::Levelled(number) => self.levelled(number),
             Input::Command(command) => self.command(command),
         }
@@ -222,6 +249,7 @@ impl Mirror {
         self.keep_mark();
         self.start();
         self.finish();
+        self.go_on_resyncing();
         self.advance_low_water();
     }
 
@@ -309,12 +337,13 @@ impl Mirror {
         if !self.is_primary() {
             return Mode::Hold;
         }
-        let is_level = self.level == Level::No;
-        match stance {
-            Stance::Serves { alone: true } if !self.is_aligned() => Mode::Hold,
-            Stance::Serves { alone: true } if is_level => Mode::Alone,
-            Stance::Serves { alone: false } if self.is_together() && is_level => Mode::Both,
-            Stance::Serves { .. } if self.trusted => Mode::Reads,
+        match (stance, self.level) {
+            (Stance::Serves { alone: true }, _) if !self.is_aligned() => Mode::Hold,
+            (Stance::Serves { alone: true }, Level::No | Level::Rows) => Mode::Alone,
+            (Stance::Serves { alone: true }, Level::Halts(_) | Level::Rest(_)) => Mode::Writes,
+            (Stance::Serves { alone: true }, Level::Files { .. }) => Mode::Catches,
+            (Stance::Serves { alone: false }, Level::No) if self.is_together() => Mode::Both,
+            (Stance::Serves { .. }, _) if self.trusted => Mode::Reads,
             _ => Mode::Hold,
         }
     }
@@ -367,6 +396,7 @@ impl Mirror {
         for op in std::mem::take(&mut self.ops).into_keys() {
             self.actions.push(Action::Answer(op, Answer::Gone));
         }
+        self.set_level(Level::No);
         self.locks = Locks::default();
         self.by_ticket.clear();
         self.by_osn.clear();
@@ -378,17 +408,8 @@ impl Mirror {
         self.lends.clear();
         (self.issuer, self.apart_since) = (None, None);
         (self.trusted, self.was) = (false, Mode::Hold);
-        self.set_level(Level::No);
         self.low_water = self.kept.flights.low_water();
         self.hang_up();
-    }
-
-    /// Whoever copies is told when that is not wanted any more.
-    pub(crate) fn set_level(&mut self, level: Level) {
-        if matches!(self.level, Level::Copies(_)) && !matches!(level, Level::Copies(_) | Level::Equal) {
-            self.actions.push(Action::EndLevel(self.level_number));
-        }
-        self.level = level;
     }
 
     /// A primary that is to go on alone fixes the moment: what is prepared happens, and what

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::{Buf, Nanos, Osn, PairId, SiteId};
+use base::{Buf, FileId, Nanos, Osn, PairId, SiteId};
 use witness::{Ask, AskKind, Standing, Verdict};
 
 use crate::flights::FlightsMax;
@@ -37,9 +37,8 @@ pub struct Config {
     pub answer_within: Duration,
     /// How often a site looks around. All of the above is exact to one beat.
     pub beat: Duration,
-    /// Whether somebody carries out [`Action::Level`]. Where nobody does, both are never made equal
-    /// again, and nothing is held for it.
-    pub levels: bool,
+    /// How fast the other site is made equal again.
+    pub resync: Pace,
     /// How much may be in flight.
     pub flights_max: FlightsMax,
     /// Operations of clients that are taken in, waiting ones included.
@@ -63,7 +62,7 @@ impl Config {
             term_min: Duration::from_secs(10),
             answer_within: Duration::from_secs(1),
             beat: Duration::from_millis(100),
-            levels: true,
+            resync: Pace::default(),
             flights_max: FlightsMax::default(),
             operations_max: 4096,
             mark_step: 1 << 20,
@@ -79,6 +78,44 @@ impl Config {
         };
         Self { flights_max, operations_max: self.operations_max.min(CHANGES_MAX / 2), ..self }
     }
+}
+
+/// How much of the link and of both sites a resync takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes of questions that have no answer yet. One is always allowed.
+    pub in_flight_bytes: u64,
+    /// Bytes that are sent in a second, at least [`PACE_MIN`]: clients cannot starve it, so it ends
+    /// (R-RSYNC-07).
+    pub per_second_bytes: u64,
+}
+
+/// The least that a resync sends in a second, in bytes.
+pub const PACE_MIN: u64 = 1 << 20;
+
+impl Default for Pace {
+    /// A quarter of a link of 10 Gbit/s.
+    fn default() -> Self {
+        Self { in_flight_bytes: 8 << 20, per_second_bytes: 300 << 20 }
+    }
+}
+
+/// How far whoever carries out a resync has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// Rows are nearly equal: let no change start; [`Action::Halted`] follows.
+    Halt,
+    /// Rows are equal: changes go to both from now on, and writes to files above `until`.
+    Files {
+        /// The last file that may differ.
+        until: FileId,
+    },
+    /// Writes to files through this one go to both from now on. Files rise.
+    Reached(FileId),
+    /// Files are equal: let everything end; [`Action::Level`] follows.
+    Drain,
+    /// It cannot be done now. It is tried again later.
+    Failed,
 }
 
 /// A client's operation, as its front door numbers it.
@@ -183,6 +220,17 @@ pub enum Input {
     Received(u64, Frame),
     /// The witness answered.
     Answered(u64, Verdict),
+    /// The resync of this number has come so far.
+    Resync(u64, Progress),
+    /// The resync of this number asks the other site something, numbered by whoever asks. It is
+    /// answered by [`Action::Told`], or the resync ends.
+    Query(u64, u64, Buf),
+    /// What this site says to [`Action::Asked`], by link and number.
+    Reply(u64, Osn, Buf),
+    /// The resync of this number wants ranges for itself, under a name of its own.
+    Hold(u64, u64, Vec<Want>),
+    /// It does not want them any more.
+    Release(u64),
     /// Both sites hold the same, and did nothing else since [`Action::Level`] of this number.
     Levelled(u64),
     /// An administrator wants something.
@@ -217,14 +265,25 @@ pub enum Action {
     Check(Osn, Change),
     /// Answer a client.
     Answer(OpId, Answer),
+    /// Make the other site equal, beside clients: rows first, then [`Progress::Halt`] and what
+    /// changed meanwhile, then files in order, each after [`Progress::Reached`].
+    Resync(u64),
+    /// The resync of this number was waited for: no change is under way until
+    /// [`Progress::Files`].
+    Halted(u64),
+    /// The ranges that were wanted under this name are held.
+    Held(u64),
+    /// The other site's answer to a question of this number.
+    Told(u64, Buf),
+    /// The primary's resync asks something. [`Input::Reply`] when all of it is done and stable.
+    Asked(u64, Osn, Buf),
     /// Resync's last step. From now on nothing changes at this site but what the mirror itself
-    /// appends. Copy what may differ: all that either site has written since its own snapshot (the
-    /// other one has one where it was alone before it lost its place). Then say
-    /// [`Input::Levelled`] with this number, unless [`Action::EndLevel`] has come.
+    /// appends. Make the rest equal. Then say [`Input::Levelled`] with this number, unless
+    /// [`Action::EndResync`] has come.
     Level(u64),
-    /// The copying of this number is given up: things change again. Nothing more of it may reach
-    /// the other site after this action was carried out.
-    EndLevel(u64),
+    /// The resync of this number is given up; what it held is free. Nothing more of it reaches the
+    /// other site after this action was carried out.
+    EndResync(u64),
     /// A command was not passed on to the witness: it lost its memory, or this site is not in
     /// the office that the command is for.
     NotAsked(AskKind),

@@ -125,6 +125,21 @@ pub enum Message {
     },
     /// Primary: the record has changed.
     Changed(Standing),
+    /// Primary: its resync asks or sends something, [`WRITE_BYTES_MAX`] at most. Only what carries
+    /// out the resync reads it.
+    Query {
+        /// Its number.
+        osn: Osn,
+        /// What.
+        body: Buf,
+    },
+    /// Secondary: the answer.
+    Reply {
+        /// The question's number.
+        osn: Osn,
+        /// What.
+        body: Buf,
+    },
 }
 
 /// What may differ at the secondary.
@@ -188,6 +203,8 @@ const SETTLED: u8 = 10;
 const RENEW: u8 = 11;
 const LENT: u8 = 12;
 const CHANGED: u8 = 13;
+const QUERY: u8 = 14;
+const REPLY: u8 = 15;
 
 /// Seeds the check together with the pair.
 const CHECK_SEED: u64 = u64::from_le_bytes(*b"mirror-1");
@@ -350,6 +367,8 @@ impl Raw {
                 Self { fixed, ..bare(LENT, Osn(0)) }
             }
             Message::Changed(standing) => Self { fixed: standing.to_bytes().to_vec(), ..bare(CHANGED, Osn(0)) },
+            Message::Query { osn, body } => Self { payload: body.clone(), ..bare(QUERY, *osn) },
+            Message::Reply { osn, body } => Self { payload: body.clone(), ..bare(REPLY, *osn) },
         }
     }
 
@@ -426,6 +445,9 @@ impl Raw {
                 Message::Lent { number: u64::from_le_bytes(*first), lease_ms: u32::from_le_bytes(lease) }
             }
             CHANGED => Message::Changed(standing(&self.fixed)?),
+            QUERY | REPLY if self.payload.len() > WRITE_BYTES_MAX => return Err(WireFault::Senseless),
+            QUERY => Message::Query { osn, body: self.payload.clone() },
+            REPLY => Message::Reply { osn, body: self.payload.clone() },
             _ => return Err(WireFault::Senseless),
         })
     }

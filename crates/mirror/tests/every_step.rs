@@ -120,6 +120,51 @@ impl Drop for Told<'_> {
     }
 }
 
+/// A primary that was alone for two seconds, with a write of that time, and its secondary again.
+fn behind(takes: fn(Takes) -> u64) -> World {
+    let mut world = World::scripted_world(Script { takes, change: false, patience_ms: 1000 });
+    world.run_for(Duration::from_secs(3));
+    world.cut_link(millis_of(3000));
+    world.run_for(millis_of(100));
+    world.begin_script();
+    world.run_for(millis_of(2800));
+    assert!(!world.standing.in_sync && world.is_answered());
+    world
+}
+
+/// A resync, and every fault at every step of it, clients at work: both end equal. What was acknowledged
+/// meanwhile is there. Decides R-RSYNC-04 for the core.
+#[test]
+fn one_resync_and_every_fault_at_every_step() {
+    let (mut runs, mut within) = (0, 0);
+    for (name, takes) in ORDERS.into_iter().take(2) {
+        let mut before = behind(takes);
+        for step in 0.. {
+            if before.standing.in_sync {
+                break;
+            }
+            within += u32::from(before.mirror(0).resync_reached().is_some());
+            let is_near = before.mirror(0).resync_reached().is_some() || step % 5 == 0;
+            for wrong in wrongs(&before).into_iter().filter(|_| is_near) {
+                let lasts = LASTS[runs % 2];
+                let what = format!("{name}, step {step}, {wrong:?} for {lasts:?}");
+                let guard = Told(&what);
+                let mut world = before.clone();
+                goes(&mut world, wrong, lasts);
+                world.run(lasts, Duration::from_secs(8));
+                if let Err(why) = world.judge() {
+                    panic!("{why}");
+                }
+                drop(guard);
+                runs += 1;
+            }
+            before.step();
+        }
+    }
+    println!("{runs} runs, {within} steps while files were compared");
+    assert!(runs > 300 && within > 20, "{runs} runs, {within} steps while files were compared");
+}
+
 fn all_orders(change: bool) {
     let mut left = BTreeSet::new();
     let (mut runs, mut takeovers) = (0, 0);

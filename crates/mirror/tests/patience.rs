@@ -166,7 +166,7 @@ fn a_recovery_of_a_primary_that_went_alone_sends_its_snapshot() {
     let second = world.write_block(0, 0);
     world.run_for(seconds(1));
     assert_eq!((world.block(0, 0), world.restored.len()), (second, 0));
-    world.run_for(millis(1800));
+    world.run_for(millis(1500));
     let sent: Vec<u64> = world.restored.iter().map(|(_, payload)| world::store::number(payload)).collect();
     assert_eq!((sent, world.block(1, 0)), (vec![first], first));
     world.run_for(seconds(5));

@@ -33,7 +33,8 @@ fn seeds() -> u64 {
 
 /// Acknowledged writes and changes are at both sites in the end, nothing that was read is
 /// taken back, the sites are equal, and no two ever serve; whatever crashes, is cut off or
-/// late. Decides R-REPL-11, R-REPL-12, R-REPL-14 and R-REPL-18.
+/// late. What is written to a file that a resync has reached is at both when it is acknowledged, and what
+/// is written to others is sent later. Decides R-REPL-11, R-REPL-12, R-REPL-14, R-REPL-18, R-RSYNC-16, R-RSYNC-18.
 #[test]
 fn nothing_acknowledged_is_lost_and_both_sites_end_equal() {
     let mut seen = Seen::default();
@@ -43,6 +44,7 @@ fn nothing_acknowledged_is_lost_and_both_sites_end_equal() {
     println!("{seen:?}");
     let enough = [seen.takeovers, seen.gone_alone, seen.back_in_sync, seen.restored, seen.dropped];
     assert!(enough.iter().all(|count| *count > 8), "{seen:?}");
+    assert!(seen.resynced > 20 && seen.written_in_resync > 20, "{seen:?}");
     assert!(seen.committed_on_takeover > 0 && seen.answered_from_cache > 0 && seen.refused > 0, "{seen:?}");
     assert!(seen.acknowledged > 100 * seeds(), "{seen:?}");
 }

@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use base::{Buf, FileId, Osn, WallNanos};
-use engine::store::{Change as Put, StoreRefusal};
+use engine::store::{Change as Put, LOCAL_FILES, StoreRefusal};
 use engine::{Label, Store, decode_changes};
 use mirror::{Form, Input, Record, Span};
 use tokio::sync::oneshot;
 
 use crate::replica::Inner;
+use crate::resync::base_of;
+
+/// Files that are dropped, or have a snapshot taken, in one record.
+const FILES_AT_A_TIME: usize = 64;
 
 /// Records that are under way: how many of the engine's are left of each.
 #[derive(Default)]
@@ -49,7 +53,11 @@ pub(crate) async fn append_all(site: Rc<Inner>) {
     loop {
         let next = site.queue.borrow_mut().pop_front();
         let Some((ticket, record)) = next else {
-            site.queued.notified().await;
+            match drop_some_local(&site).await {
+                Ok(true) => {}
+                Ok(false) => site.queued.notified().await,
+                Err(_) => return site.stop(),
+            }
             continue;
         };
         let Ok(parts) = parts_of(&site, ticket, record).await else { return site.stop() };
@@ -140,12 +148,78 @@ async fn parts_of(site: &Rc<Inner>, ticket: u64, record: Record) -> Result<Vec<P
         }
         Record::Committed { osn, change, .. } => {
             let mut changes = decode_changes(&change.body).map_err(|_| StoreRefusal::Stopped)?;
+            note(site, &changes);
             changes.append(&mut rows);
             push_rows(&mut parts, Some(osn), changes);
+        }
+        Record::Snapshot(_) => parts = snapshots(site, ticket, rows).await?,
+        Record::Seat(memory) => {
+            site.has_local.set(site.has_local.get() || memory.known.is_some_and(|known| known.in_sync));
+            push_rows(&mut parts, None, rows);
         }
         _ => push_rows(&mut parts, None, rows),
     }
     Ok(parts)
+}
+
+/// What a resync must know of changes that are made.
+fn note(site: &Rc<Inner>, changes: &[Put]) {
+    if let Some(course) = site.course.borrow_mut().as_mut() {
+        course.note(changes);
+    }
+    if site.shelf.borrow().kept().snapshot.is_none() {
+        return;
+    }
+    for change in changes {
+        if let Put::Snapshot { file, snapshot } = change {
+            site.origins.borrow_mut().insert(*snapshot, *file);
+        }
+    }
+}
+
+/// The snapshot of all files at this point of the order, in as many records as it takes: nothing is between
+/// them, and only the last says that it is there.
+async fn snapshots(site: &Rc<Inner>, ticket: u64, rows: Vec<Put>) -> Result<Vec<Part>, StoreRefusal> {
+    while site.answers.get() {
+        site.settled.notified().await;
+    }
+    site.caught_up(ticket - 1).await;
+    // What an earlier one left is of another moment.
+    while drop_local(site).await? {}
+    site.origins.borrow_mut().clear();
+    let (mut from, mut parts) = (FileId(0), Vec::new());
+    loop {
+        let listed = site.engine.files(from, FILES_AT_A_TIME).await?;
+        let Some(last) = listed.last().map(|one| one.file).filter(|_| listed[0].file < LOCAL_FILES) else { break };
+        from = FileId(last.0 + 1);
+        let own = listed.into_iter().filter(|one| !one.frozen && one.file < LOCAL_FILES);
+        let taken = own.map(|one| Put::Snapshot { file: one.file, snapshot: base_of(one.file) });
+        push_rows(&mut parts, None, taken.collect());
+    }
+    push_rows(&mut parts, None, rows);
+    Ok(parts)
+}
+
+/// While both are in sync no resync needs anything.
+async fn drop_some_local(site: &Rc<Inner>) -> Result<bool, StoreRefusal> {
+    let (in_sync, alone) = {
+        let shelf = site.shelf.borrow();
+        let kept = shelf.kept();
+        (kept.memory.known.is_some_and(|known| known.in_sync), kept.snapshot.is_some())
+    };
+    if !in_sync || alone || !site.has_local.get() {
+        return Ok(false);
+    }
+    site.origins.borrow_mut().clear();
+    let more = drop_local(site).await?;
+    site.has_local.set(more);
+    Ok(more)
+}
+
+async fn drop_local(site: &Rc<Inner>) -> Result<bool, StoreRefusal> {
+    let local = site.engine.files(LOCAL_FILES, FILES_AT_A_TIME).await?;
+    site.commit(local.iter().map(|one| Put::DropFile { file: one.file }).collect()).await?;
+    Ok(!local.is_empty())
 }
 
 fn push_rows(parts: &mut Vec<Part>, osn: Option<Osn>, rows: Vec<Put>) {

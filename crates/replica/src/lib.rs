@@ -21,8 +21,9 @@
 //! The order in which the mirror appends is the order of the journal: one record has its place
 //! before the next is given to the engine ([`appender`]).
 //!
-//! Not here yet: resync. Once the record says "not in sync" the primary serves alone for good. Nor the
-//! planned hand-over, and nothing of it is served: `node` does not know this crate.
+//! * A site that was away, or lost its place, is made equal beside clients ([`resync`], decision 0053).
+//!
+//! Not here yet: the planned hand-over.
 //!
 //! Must not know: sockets, names, clients' protocols.
 
@@ -30,8 +31,10 @@
 
 mod appender;
 mod replica;
+mod resync;
 mod shelf;
 mod store;
 
 pub use replica::{NotOpened, Outside, Replica};
+pub use resync::ResyncCounters;
 pub use shelf::{PAIR, ShelfFault};

@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use base::port::World;
-use base::{Buf, Osn};
+use base::{Buf, FileId, Osn, PairId};
 use engine::store::{Change as Put, FileHead, Piece, ReadOut, StoreRefusal};
 use engine::{Engine, Store, decode_changes, encode_changes};
-use mirror::wire::Frame;
+use mirror::wire::{Frame, Message};
 use mirror::{Action, Answer, Change, Config, Form, Input, Mirror, OpId, Reader, Record, Request, Span};
 use tokio::sync::{Notify, oneshot};
 use witness::{Ask, Standing};
 
 use crate::appender::{Pending, append_all};
+use crate::resync::primary::{self, Course};
+use crate::resync::secondary::{Asked, answer_all};
+use crate::resync::{ResyncCounters, base_of};
 use crate::shelf::{Shelf, ShelfFault};
 
 /// Everything that a site reaches beyond itself. What comes from there is told by
@@ -35,6 +38,9 @@ pub enum NotOpened {
     /// Its rows.
     #[error(transparent)]
     Shelf(#[from] ShelfFault),
+    /// Its content is another pair's.
+    #[error("this store is a site of another pair")]
+    OtherPair(PairId),
 }
 
 /// A client's operation that has no answer yet.
@@ -57,6 +63,7 @@ pub(crate) struct Inner {
     pub engine: Engine,
     pub world: World,
     pub stream: u32,
+    pub config: Config,
     pub shelf: RefCell<Shelf>,
     pub queue: RefCell<VecDeque<(u64, Record)>>,
     pub queued: Notify,
@@ -70,6 +77,18 @@ pub(crate) struct Inner {
     /// Heads that clients' writes found and left.
     pub heads: RefCell<BTreeMap<Osn, (FileHead, FileHead)>>,
     pub changed: Notify,
+    /// The resync that runs.
+    pub course: RefCell<Option<Course>>,
+    /// What the other site's resync asks.
+    pub asked: RefCell<VecDeque<Asked>>,
+    pub asks: Notify,
+    /// One of these is being done.
+    pub answers: Cell<bool>,
+    /// There may be files that only a resync needs.
+    pub has_local: Cell<bool>,
+    /// What snapshots were taken of since this site became alone.
+    pub origins: RefCell<BTreeMap<FileId, FileId>>,
+    counters: Cell<ResyncCounters>,
     outside: Rc<dyn Outside>,
     mirror: RefCell<Mirror>,
     inbox: RefCell<VecDeque<Input>>,
@@ -107,13 +126,16 @@ impl Replica {
         outside: Rc<dyn Outside>,
     ) -> Result<Replica, NotOpened> {
         let shelf = Shelf::load(&engine).await?;
+        if let Some(other) = shelf.pair().filter(|pair| *pair != config.pair) {
+            return Err(NotOpened::OtherPair(other));
+        }
         // Nobody here makes both equal again.
-        let config = Config { levels: false, ..config };
         let mirror = Mirror::new(config, shelf.kept().clone(), world.clock.now());
         let inner = Rc::new(Inner {
             engine,
             world,
             stream,
+            config,
             shelf: RefCell::new(shelf),
             queue: RefCell::default(),
             queued: Notify::new(),
@@ -123,6 +145,13 @@ impl Replica {
             settled: Notify::new(),
             heads: RefCell::default(),
             changed: Notify::new(),
+            course: RefCell::default(),
+            asked: RefCell::default(),
+            asks: Notify::new(),
+            answers: Cell::new(false),
+            has_local: Cell::new(true),
+            origins: RefCell::default(),
+            counters: Cell::default(),
             outside,
             mirror: RefCell::new(mirror),
             inbox: RefCell::default(),
@@ -132,6 +161,7 @@ impl Replica {
             stopped: Cell::new(false),
         });
         inner.world.spawn.spawn("replica", Box::pin(append_all(inner.clone())));
+        inner.world.spawn.spawn("resync", Box::pin(answer_all(inner.clone())));
         inner.tell(Input::Tick);
         Ok(Replica { inner })
     }
@@ -155,6 +185,23 @@ impl Replica {
             }
             changed.await;
         }
+    }
+
+    /// Makes a store that holds something a site of a pair all the same: what it holds is given up
+    /// when the pair's primary makes it equal. For an administrator who names both.
+    ///
+    /// # Errors
+    /// [`NotOpened`].
+    pub async fn give_up_for(engine: &Engine, pair: PairId) -> Result<(), NotOpened> {
+        let joins = Shelf::load(engine).await?.join(pair);
+        engine.commit(vec![joins]).await.map_err(ShelfFault::Store)?;
+        Ok(())
+    }
+
+    /// What resyncs of this life have done, as primary.
+    #[must_use]
+    pub fn resync_counters(&self) -> ResyncCounters {
+        self.inner.counters.get()
     }
 
     /// The engine below.
@@ -197,6 +244,7 @@ impl Inner {
             return;
         }
         self.ops.borrow_mut().clear();
+        self.course.borrow_mut().take();
         let link = self.mirror.borrow().link();
         if let Some(link) = link {
             self.outside.hang(link);
@@ -212,11 +260,16 @@ impl Inner {
                 self.queue.borrow_mut().push_back((ticket, record));
                 self.queued.notify_one();
             }
-            Action::Send(link, frame) => self.outside.send(link, frame),
+            Action::Send(link, frame) => {
+                if let Message::Query { body, .. } = &frame.message {
+                    self.count(|counters| counters.sent_bytes += body.len() as u64);
+                }
+                self.outside.send(link, frame);
+            }
             Action::Hang(link) => self.outside.hang(link),
             Action::Ask(number, ask) => self.outside.ask(number, ask),
             Action::Notice(standing) => self.outside.notice(standing),
-            Action::Read { reader, span, at: None } => self.spawn(async move |site| site.read(reader, span).await),
+            Action::Read { reader, span, at } => self.spawn(async move |site| site.read(reader, span, at).await),
             Action::Resolve(op) => self.spawn(async move |site| site.resolve(op).await),
             Action::Check(osn, change) => self.spawn(async move |site| {
                 let yes = site.can_make(&change).await;
@@ -227,11 +280,49 @@ impl Inner {
                 site.world.clock.sleep_until(at).await;
                 site.tell(Input::Tick);
             }),
-            // Resync, which is not here: a recovery of a site that is alone does not end, and both
-            // are not made equal.
-            Action::Read { at: Some(_), .. } | Action::Level(_) | Action::EndLevel(_) => {}
+            Action::Resync(number) => {
+                *self.course.borrow_mut() = Some(Course::new(number));
+                self.spawn(async move |site| primary::run(site, number).await);
+            }
+            Action::EndResync(number) => self.end_course(number),
+            Action::Halted(_) | Action::Level(_) => self.on_course(Course::stands),
+            Action::Held(hold) => self.on_course(|course| course.is_held(hold)),
+            Action::Told(query, body) => self.on_course(|course| course.told(query, body)),
+            Action::Asked(link, osn, body) => {
+                self.asked.borrow_mut().push_back(Asked { link, osn, body });
+                self.asks.notify_one();
+            }
             Action::NotAsked(_) => {}
         }
+    }
+
+    fn on_course(&self, then: impl FnOnce(&mut Course)) {
+        let mut course = self.course.borrow_mut();
+        if let Some(course) = course.as_mut() {
+            then(course);
+        }
+    }
+
+    pub fn end_course(&self, number: u64) {
+        let gone = self.course.borrow_mut().take_if(|course| course.number() == number);
+        // Who waits for it looks at once.
+        drop(gone);
+    }
+
+    pub fn count(&self, change: impl FnOnce(&mut ResyncCounters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    pub fn mirror_link(&self) -> Option<u64> {
+        self.mirror.borrow().link()
+    }
+
+    /// Whether this site is primary, as far as it knows.
+    pub fn is_primary(&self) -> bool {
+        let known = self.shelf.borrow().kept().memory.known;
+        known.is_some_and(|known| known.primary == self.config.me)
     }
 
     fn spawn(self: &Rc<Self>, work: impl AsyncFnOnce(Rc<Inner>) + 'static) {
@@ -239,8 +330,10 @@ impl Inner {
         self.world.spawn.spawn("site", Box::pin(async move { work(site).await }));
     }
 
-    async fn read(self: &Rc<Self>, reader: Reader, span: Span) {
-        let read = self.engine.read(span.file, span.offset_bytes, span.length_bytes as usize).await;
+    async fn read(self: &Rc<Self>, reader: Reader, span: Span, at: Option<Osn>) {
+        // There is one snapshot of a file, of the moment that the mirror knows.
+        let file = if at.is_some() { base_of(span.file) } else { span.file };
+        let read = self.engine.read(file, span.offset_bytes, span.length_bytes as usize).await;
         let Reader::Client(op) = reader else {
             let (bytes, form) = match read {
                 Ok(out) => (flat(&out), form_of(&out.head)),
@@ -277,7 +370,7 @@ impl Inner {
     async fn can_make(&self, change: &Change) -> bool {
         let Ok(changes) = decode_changes(&change.body) else { return false };
         // What was committed before may still be on its way into the store.
-        self.caught_up(self.appended.get()).await;
+        self.caught_up_now().await;
         self.engine.check(&changes).await.is_ok()
     }
 
@@ -312,6 +405,11 @@ impl Inner {
         !self.ops.borrow().is_empty()
     }
 
+    /// Waits until all records that there are by now are applied.
+    pub async fn caught_up_now(&self) {
+        self.caught_up(self.appended.get()).await;
+    }
+
     /// Waits until all records through this ticket are applied.
     pub async fn caught_up(&self, through: u64) {
         loop {
@@ -341,7 +439,7 @@ impl Inner {
 }
 
 /// A read in one piece.
-fn flat(read: &ReadOut) -> Buf {
+pub(crate) fn flat(read: &ReadOut) -> Buf {
     if let [Piece::Data(only)] = read.pieces.as_slice() {
         return only.clone();
     }
@@ -355,6 +453,6 @@ fn flat(read: &ReadOut) -> Buf {
     bytes.into()
 }
 
-fn form_of(head: &FileHead) -> Form {
+pub(crate) fn form_of(head: &FileHead) -> Form {
     Form { size_bytes: head.size_bytes, modified: head.modified, changed: head.changed }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Buf, FileId, MediaCheck, Osn};
+use base::{Buf, FileId, MediaCheck, Osn, PairId, SiteId};
 use engine::Store;
 use engine::store::{Change as Put, StoreRefusal, Table, VALUE_BYTES_MAX};
 use mirror::{Change, Flight, Kept, Record, Span};
@@ -25,6 +25,7 @@ const STATE: u8 = 1;
 const FLIGHT: u8 = 2;
 const PREPARED: u8 = 3;
 const COMMITTED: u8 = 4;
+const MEMBER: u8 = 5;
 
 const FORMAT: u8 = 1;
 const KNOWN: u8 = 1;
@@ -63,6 +64,40 @@ struct StateRow {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
+struct MemberRow {
+    pair: [u8; 16],
+    is_whole: u8,
+    sites: [[u8; 16]; 2],
+}
+
+/// Whose content this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Member {
+    pair: PairId,
+    /// The sites that the last record named that said in sync, the smaller first: both hold the same but
+    /// for what either has written since.
+    whole_with: Option<[SiteId; 2]>,
+}
+
+impl Member {
+    fn of(standing: &Standing) -> Member {
+        let whole = standing.secondary.filter(|_| standing.in_sync).map(|secondary| [standing.primary, secondary]);
+        let sorted = |[one, other]: [SiteId; 2]| if one.0 <= other.0 { [one, other] } else { [other, one] };
+        Member { pair: standing.pair, whole_with: whole.map(sorted) }
+    }
+
+    fn row(self) -> Put {
+        let row = MemberRow {
+            pair: self.pair.0,
+            is_whole: self.whole_with.is_some().into(),
+            sites: self.whole_with.map_or([[0; 16]; 2], |sites| sites.map(|site| site.0)),
+        };
+        Put::Put { table: PAIR, key: vec![MEMBER], value: row.as_bytes().to_vec() }
+    }
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
 struct FlightRow {
     osn: U64,
     file: U64,
@@ -84,6 +119,7 @@ struct ChangeHead {
 #[derive(Default)]
 pub(crate) struct Shelf {
     kept: Kept,
+    member: Option<Member>,
     slots: BTreeMap<Osn, u32>,
     /// Rows that are there and say nothing any more.
     free: BTreeSet<u32>,
@@ -116,7 +152,27 @@ impl Shelf {
     /// The rows of a store that is blank, as the other one of its pair is: both hold the same.
     pub fn founded(standing: Standing) -> Vec<Put> {
         let memory = Memory { known: Some(standing), asked: None };
-        vec![state_row(&Kept { memory, ..Kept::default() })]
+        vec![state_row(&Kept { memory, ..Kept::default() }), Member::of(&standing).row()]
+    }
+
+    /// The pair whose content this is.
+    pub fn pair(&self) -> Option<PairId> {
+        self.member.map(|member| member.pair)
+    }
+
+    /// The two sites that held the same, the smaller first.
+    pub fn whole_with(&self) -> Option<[SiteId; 2]> {
+        self.member.and_then(|member| member.whole_with)
+    }
+
+    /// This site's content is the pair's from now on; what has to be committed for it.
+    pub fn join(&mut self, pair: PairId) -> Put {
+        self.be(Member { pair, whole_with: None })
+    }
+
+    fn be(&mut self, member: Member) -> Put {
+        self.member = Some(member);
+        member.row()
     }
 
     /// Takes in the next record: what has to be committed with it.
@@ -141,6 +197,15 @@ impl Shelf {
                 rows.push(state_row(&self.kept));
             }
             _ => rows.push(state_row(&self.kept)),
+        }
+        if let (Record::Seat(_) | Record::Snapshot(_), Some(known)) = (record, self.kept.memory.known) {
+            let now = Member::of(&known);
+            // Only a primary takes the snapshot of going alone: the pair's content is what it has.
+            let founds = matches!(record, Record::Snapshot(_)) && self.pair() != Some(now.pair);
+            let is_news = now.whole_with.is_some() || founds;
+            if is_news && self.member != Some(now) {
+                rows.push(self.be(now));
+            }
         }
         same_rows(PREPARED, &mut self.prepared, &self.kept.prepared, &mut rows);
         same_rows(COMMITTED, &mut self.committed, &self.kept.commits, &mut rows);
@@ -287,6 +352,12 @@ impl Loading {
         let (kind, rest) = key.split_first()?;
         match *kind {
             STATE => self.state(value),
+            MEMBER => {
+                let row = MemberRow::read_from_bytes(value).ok().filter(|row| row.is_whole < 2)?;
+                let whole_with = (row.is_whole == 1).then_some(row.sites.map(SiteId));
+                self.shelf.member = Some(Member { pair: PairId(row.pair), whole_with });
+                Some(())
+            }
             FLIGHT => self.flight(u32::from_be_bytes(rest.try_into().ok()?), value),
             PREPARED | COMMITTED => {
                 let (osn, piece) = rest.split_first_chunk()?;
@@ -335,6 +406,8 @@ impl Loading {
 
     fn end(self) -> Option<Shelf> {
         let Loading { mut shelf, low_water, flights, changes } = self;
+        // A site that was founded before there was a row for it.
+        shelf.member = shelf.member.or(shelf.kept.memory.known.map(|known| Member::of(&known)));
         shelf.kept.flights.settle_through(low_water);
         for (slot, flight) in flights {
             shelf.next_slot = shelf.next_slot.max(slot);

@@ -64,7 +64,7 @@ const WALLS: &[Wall] = &[
     pure("world-sim", &["base"], &["rand", "bytes", "blake3", "hashbrown", "thiserror", "siphasher", "smallvec"]),
     pure("witness", &["base"], &["zerocopy", "thiserror"]),
     pure("mirror", &["base", "witness"], &["zerocopy", "thiserror"]),
-    pure("replica", &["base", "engine", "mirror", "witness"], &["zerocopy", "thiserror", "tokio"]),
+    pure("replica", &["base", "engine", "mirror", "witness"], &["zerocopy", "thiserror", "tokio", "futures-util"]),
     open("world-real", &["base"], &["world-sim"]),
     open("witness-serve", &["base", "witness", "world-real", "control"], &["world-sim"]),
     open("control", &["base"], &[]),

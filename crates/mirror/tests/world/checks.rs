@@ -34,9 +34,10 @@ impl World {
         }
     }
 
-    /// I2: what is acknowledged is stable on both, or the record says that the primary is alone.
+    /// I2: what is acknowledged is stable on both, or the record says that the primary is alone and
+    /// its resync has not come to the file.
     pub(super) fn check_shelves(&self, stamps: &[Stamp]) {
-        for site in (0..2).filter(|_| self.standing.in_sync) {
+        for site in 0..2 {
             for stamp in stamps {
                 let span = Span { file: FileId(stamp.file + 1), offset_bytes: stamp.block * 8, length_bytes: 8 };
                 let (bytes, _) = self.sites[site].disk.store.read(&span);

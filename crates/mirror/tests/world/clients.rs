@@ -123,7 +123,13 @@ impl World {
         match (answer, doing) {
             (Answer::Read(bytes), Doing::Read(_)) => self.read_returned(client, bytes),
             (Answer::Written(_), Doing::Write(stamps)) => {
-                self.check_shelves(&stamps);
+                let file = FileId(stamps[0].file + 1);
+                let reached = self.sites[site].mirror.as_ref().and_then(Mirror::resync_reached);
+                let is_behind_cursor = reached.is_some_and(|reached| file <= reached);
+                self.seen.written_in_resync += u64::from(is_behind_cursor);
+                if self.standing.in_sync || is_behind_cursor {
+                    self.check_shelves(&stamps);
+                }
                 stamps.iter().for_each(|stamp| self.oracle.write_acknowledged(*stamp));
                 self.seen.acknowledged += 1;
             }

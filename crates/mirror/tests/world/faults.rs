@@ -60,7 +60,7 @@ impl World {
         }
         site.life += 1;
         site.stable_at = self.now;
-        site.levels = None;
+        site.resync = None;
         site.mirror = Some(Mirror::new((self.config)(at), site.disk.kept.clone(), now));
         self.tell(at, Input::Tick);
         self.after(millis(1), Event::Connect);

@@ -10,6 +10,7 @@
 mod checks;
 mod clients;
 mod faults;
+mod resync;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,10 @@ use std::time::Duration;
 use base::{Buf, Epoch, FileId, Nanos, Osn, PairId, SiteId, WallNanos};
 use mirror::wire::{Frame, LENGTH_BYTES};
 use mirror::{
-    Action, Answer, Change, Command, Config, FlightsMax, Input, Kept, Mirror, OpId, Reader, Request, Span, Write, locks,
+    Action, Answer, Change, Command, Config, FlightsMax, Input, Kept, Mirror, OpId, Progress, Reader, Request, Span,
+    Write, locks,
 };
+use resync::{Parcel, Step};
 use store::{BLOCK_BYTES, Disk, number};
 use witness::lease::Grant;
 use witness::{Ask, Grounds, Lease, Memory, Standing, Transition, TransitionKind, Verdict, judge};
@@ -95,7 +98,8 @@ enum Event {
     Read(usize, u64, Reader, Span, Option<Osn>),
     Resolve(usize, u64, OpId),
     Check(usize, u64, Osn),
-    Level(usize, u64, u64),
+    Course(usize, u64, u64, Step),
+    Asked(usize, u64, (u64, Osn), u64),
     Client(usize),
     Impatient(usize, OpId),
     Fault,
@@ -115,8 +119,8 @@ struct Site {
     mirror: Option<Mirror>,
     life: u64,
     disk: Disk,
-    /// The copying that it wants done.
-    levels: Option<u64>,
+    /// The resync that it wants done.
+    resync: Option<u64>,
     /// Parts in a million by which its clock is fast.
     drift: i64,
     stable_at: Nanos,
@@ -190,6 +194,8 @@ pub struct Seen {
     pub busy: u64,
     pub answered_from_cache: u64,
     pub resynced: u64,
+    /// Acknowledged while a resync ran that had come past their file.
+    pub written_in_resync: u64,
     pub gone: u64,
 }
 
@@ -207,6 +213,7 @@ impl Seen {
             (&mut self.busy, other.busy),
             (&mut self.answered_from_cache, other.answered_from_cache),
             (&mut self.resynced, other.resynced),
+            (&mut self.written_in_resync, other.written_in_resync),
             (&mut self.gone, other.gone),
         ] {
             *mine += theirs;
@@ -233,6 +240,7 @@ pub struct World {
     ops: u64,
     value: u64,
     stamps: BTreeMap<u64, Stamp>,
+    parcels: Vec<Parcel>,
     oracle: Oracle,
     faults: Faults,
     faulty: bool,
@@ -257,7 +265,7 @@ impl World {
             let mut disk = Disk::default();
             disk.kept = Kept { memory: Memory { known: Some(founded()), asked: None }, ..Kept::default() };
             let drift = rng.between(0, 180_000) as i64 - 90_000;
-            Site { mirror: None, life: 0, disk, levels: None, drift, stable_at: now }
+            Site { mirror: None, life: 0, disk, resync: None, drift, stable_at: now }
         };
         let sites = [site(&mut rng), site(&mut rng)];
         let client = |_| Client { op: None, reads: Vec::new(), at: 0, sequence: 0 };
@@ -282,6 +290,7 @@ impl World {
             ops: 0,
             value: 0,
             stamps: BTreeMap::new(),
+            parcels: Vec::new(),
             oracle: Oracle::new(),
             faults,
             faulty: true,
@@ -410,7 +419,8 @@ impl World {
                 let yes = self.script.is_some() || self.rng.percent(95);
                 self.tell(site, Input::Checked(osn, yes));
             }
-            Event::Level(site, life, number) if self.is_life(site, life) => self.level(site, life, number),
+            Event::Course(site, life, number, step) if self.is_life(site, life) => self.course(site, number, step),
+            Event::Asked(site, life, from, parcel) if self.is_life(site, life) => self.asked(site, from, parcel),
             Event::Client(client) => self.client(client),
             Event::Impatient(client, op) => self.impatient(client, op),
             Event::Fault => self.fault(),
@@ -463,13 +473,21 @@ impl World {
                 self.after(delay, Event::Check(site, life, osn));
             }
             Action::Answer(op, answer) => self.answer(site, op, &answer),
-            Action::Level(number) => {
-                self.sites[site].levels = Some(number);
-                self.after(millis(20), Event::Level(site, life, number));
+            Action::Resync(number) => {
+                self.sites[site].resync = Some(number);
+                self.goes_on(site, Step::Halts);
             }
-            Action::EndLevel(number) => {
-                assert_eq!(self.sites[site].levels, Some(number), "what is ended was begun");
-                self.sites[site].levels = None;
+            Action::Halted(_) => self.goes_on(site, Step::Rest),
+            Action::Held(hold) => self.goes_on(site, Step::Held(hold)),
+            Action::Told(query, _) => self.goes_on(site, Step::Told(query)),
+            Action::Level(_) => self.goes_on(site, Step::Levels),
+            Action::EndResync(number) => {
+                assert_eq!(self.sites[site].resync, Some(number), "what is ended was begun");
+                self.sites[site].resync = None;
+            }
+            Action::Asked(link, osn, body) => {
+                let delay = self.takes(Takes::Store, 50, 2000);
+                self.after(delay, Event::Asked(site, life, (link, osn), number(&body)));
             }
             Action::NotAsked(kind) => panic!("{kind:?} was not asked"),
             Action::Notice(standing) => self.count_change(site, &standing),
@@ -509,7 +527,10 @@ impl World {
     /// Numbers of operations rise, whoever is primary.
     fn check_number(&mut self, frame: &Frame) {
         use mirror::wire::Message;
-        if let Message::Write { osn, .. } | Message::Restore { osn, .. } | Message::Prepare { osn, .. } = frame.message
+        if let Message::Write { osn, .. }
+        | Message::Restore { osn, .. }
+        | Message::Prepare { osn, .. }
+        | Message::Query { osn, .. } = frame.message
             && self.standing.epoch == osn.epoch()
         {
             assert!(osn > self.last_osn, "{osn} after {}", self.last_osn);
@@ -615,30 +636,6 @@ impl World {
         let body = [name.to_le_bytes(), value.to_le_bytes()].concat();
         let change = Change { request, body: body.into(), reply: Buf::copy_from_slice(&before.to_le_bytes()) };
         self.tell(site, Input::Resolved(op, Ok(change)));
-    }
-
-    /// What a resync will do: what either site has written since its snapshot is copied, and
-    /// nothing else, while nothing changes.
-    fn level(&mut self, site: usize, life: u64, number: u64) {
-        let peer = 1 - site;
-        if self.sites[site].levels != Some(number) {
-            return;
-        }
-        let quiet = self.sites.iter().all(|site| site.disk.is_quiet());
-        let linked = self.link.as_ref().is_some_and(|link| link.ends == [true; 2]) && !self.is_cut(Cut::Link);
-        if !linked || self.sites[peer].mirror.is_none() {
-            return;
-        }
-        if !quiet {
-            return self.after(millis(5), Event::Level(site, life, number));
-        }
-        self.seen.resynced += 1;
-        let mut delta = self.sites[site].disk.delta.clone();
-        delta.add(&self.sites[peer].disk.delta);
-        let from = self.sites[site].disk.store.clone();
-        self.sites[peer].disk.store.take(&delta, &from);
-        self.sites[site].levels = None;
-        self.tell(site, Input::Levelled(number));
     }
 
     fn count(&mut self, site: usize, record: &mirror::Record) {

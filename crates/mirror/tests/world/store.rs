@@ -68,76 +68,12 @@ pub fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().unwrap())
 }
 
-/// What was written since some moment.
-#[derive(Clone, Debug, Default)]
-pub struct Delta {
-    bytes: BTreeSet<(FileId, u64)>,
-    files: BTreeSet<FileId>,
-    names: BTreeSet<u64>,
-    answers: BTreeSet<Buf>,
-}
-
-impl Delta {
-    fn note(&mut self, record: &Record) {
-        let span = match record {
-            Record::Write { write, .. } => write.span(),
-            Record::Restore { span, .. } => *span,
-            Record::Committed { change, .. } => {
-                self.names.insert(number(&change.body[..8]));
-                self.answers.insert(change.request.clone());
-                return;
-            }
-            _ => return,
-        };
-        self.files.insert(span.file);
-        self.bytes.extend((span.offset_bytes..span.end_bytes()).map(|at| (span.file, at)));
-    }
-
-    pub fn add(&mut self, other: &Delta) {
-        self.bytes.extend(&other.bytes);
-        self.files.extend(&other.files);
-        self.names.extend(&other.names);
-        self.answers.extend(other.answers.iter().cloned());
-    }
-}
-
-impl Store {
-    /// Takes over what `from` has of `delta`.
-    pub fn take(&mut self, delta: &Delta, from: &Store) {
-        for file in &delta.files {
-            let size = from.files.get(file).map_or(0, Vec::len);
-            self.files.entry(*file).or_default().resize(size, 0);
-            self.modified.extend(from.modified.get(file).map(|at| (*file, *at)));
-        }
-        for (file, at) in &delta.bytes {
-            let there = from.files.get(file).and_then(|bytes| bytes.get(*at as usize));
-            if let (Some(byte), Some(bytes)) = (there, self.files.get_mut(file)) {
-                bytes[*at as usize] = *byte;
-            }
-        }
-        for name in &delta.names {
-            match from.names.get(name) {
-                Some(value) => drop(self.names.insert(*name, *value)),
-                None => drop(self.names.remove(name)),
-            }
-        }
-        for request in &delta.answers {
-            match from.answers.get(request) {
-                Some(reply) => drop(self.answers.insert(request.clone(), reply.clone())),
-                None => drop(self.answers.remove(request)),
-            }
-        }
-    }
-}
-
 /// A site's journal and what came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub store: Store,
     pub kept: Kept,
     snapshot: Option<(Osn, Box<Store>)>,
-    /// Written since the snapshot.
-    pub delta: Delta,
     pending: VecDeque<(u64, Record)>,
     /// Changes that were done here.
     pub done: BTreeSet<Osn>,
@@ -168,11 +104,8 @@ impl Disk {
         }
         match self.kept.snapshot {
             Some(at) if self.snapshot.is_none() => self.snapshot = Some((at, Box::new(self.store.clone()))),
-            None => {
-                self.snapshot = None;
-                self.delta = Delta::default();
-            }
-            Some(_) => self.delta.note(record),
+            None => self.snapshot = None,
+            Some(_) => {}
         }
     }
 

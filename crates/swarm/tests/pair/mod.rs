@@ -10,19 +10,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::{Epoch, FileId, Osn, PairId, SiteId, WallNanos};
-use engine::store::{FileHead, Table};
+use engine::store::{FileHead, LOCAL_FILES, Table};
 use engine::{Engine, Options, Store};
 use futures_util::future::{Either, join_all, select};
-use mirror::{Config, FlightsMax, Mirror};
+use mirror::{Command, Config, FlightsMax, Input, Mirror, Pace};
 use net::Net;
 use raid::{Group, GroupOptions};
-use replica::Replica;
+use replica::{Replica, ResyncCounters};
 use swarm::client::{Client, bytes_of};
 use swarm::pool::Pool;
 use swarm::shape::Shape;
 use witness::{Standing, Transition, TransitionKind};
 use world_sim::node::sleep_for;
-use world_sim::{Rng, SimNode, SimWorld};
+use world_sim::{Latency, Rng, SimNode, SimWorld};
 
 pub const PAIR: PairId = PairId([7; 16]);
 pub const SITES: [SiteId; 2] = [SiteId([1; 16]), SiteId([2; 16])];
@@ -50,12 +50,15 @@ fn config(site: usize, patience: Duration) -> Config {
         out_of_sync_delay: patience,
         takeover_delay: patience,
         silence: Duration::from_millis(800),
+        steady: Duration::from_millis(60),
         term_min: Duration::from_secs(1),
         answer_within: Duration::from_millis(500),
         beat: Duration::from_millis(50),
         flights_max: FlightsMax { count: 64, bytes: 4 << 20 },
         operations_max: 64,
         mark_step: 64,
+        // One piece at a time: what is lost with a link is small.
+        resync: Pace { in_flight_bytes: 64 << 10, ..Pace::default() },
         ..Config::new(SITES[site], SITES[1 - site], PAIR)
     }
 }
@@ -68,9 +71,9 @@ pub struct Seen {
     pub crashes_of_secondary: u64,
     pub crashes_of_both: u64,
     pub links: u64,
-    pub left_alone: u64,
-    pub compared: u64,
+    pub gone_alone: u64,
     pub taken_over: u64,
+    pub in_sync_again: u64,
 }
 
 impl Seen {
@@ -80,15 +83,15 @@ impl Seen {
         self.crashes_of_secondary += other.crashes_of_secondary;
         self.crashes_of_both += other.crashes_of_both;
         self.links += other.links;
-        self.left_alone += other.left_alone;
-        self.compared += other.compared;
+        self.gone_alone += other.gone_alone;
         self.taken_over += other.taken_over;
+        self.in_sync_again += other.in_sync_again;
     }
 }
 
 /// One site's media and its present life.
 struct Place {
-    pool: Pool,
+    pool: RefCell<Rc<Pool>>,
     node: RefCell<SimNode>,
 }
 
@@ -138,9 +141,17 @@ impl Pair {
         Pair::of(seed, Duration::from_secs(600))
     }
 
+    /// One in which a site that hears nothing for two seconds wants to go on alone.
+    pub fn hasty(seed: u64) -> Pair {
+        Pair::of(seed, Duration::from_secs(2))
+    }
+
     fn of(seed: u64, patience: Duration) -> Pair {
         let world = SimWorld::new(seed);
-        let place = |world: &SimWorld| Place { pool: Pool::new(world, shape()), node: RefCell::new(world.node()) };
+        let place = |world: &SimWorld| Place {
+            pool: RefCell::new(Rc::new(Pool::new(world, shape()))),
+            node: RefCell::new(world.node()),
+        };
         let places = Rc::new([place(&world), place(&world)]);
         let pair = Pair { net: Net::new(&world), world, places, patience };
         pair.until(async || {
@@ -155,25 +166,37 @@ impl Pair {
         pair
     }
 
+    fn pool(&self, site: usize) -> Rc<Pool> {
+        self.places[site].pool.borrow().clone()
+    }
+
     async fn format(&self, site: usize) {
-        let place = &self.places[site];
-        let node = place.node.borrow().clone();
+        let (pool, node) = (self.pool(site), self.places[site].node.borrow().clone());
         let options = GroupOptions {
-            unit_bytes: place.pool.shape.unit_bytes,
-            data_width_max: place.pool.shape.data_width_max,
+            unit_bytes: pool.shape.unit_bytes,
+            data_width_max: pool.shape.data_width_max,
             ..GroupOptions::default()
         };
-        let drives = place.pool.drives.iter().map(|media| node.drive(media)).collect();
+        let drives = pool.drives.iter().map(|media| node.drive(media)).collect();
         let group = Group::create(drives, options, node.world()).await.unwrap();
-        let legs: Vec<_> = place.pool.legs.iter().map(|media| node.leg(media)).collect();
+        let legs: Vec<_> = pool.legs.iter().map(|media| node.leg(media)).collect();
         Engine::format_as_twin(&group, &legs, &node.world(), [5; 32]).await.unwrap();
     }
 
     async fn open_engine(&self, site: usize) -> (Engine, SimNode) {
         let node = self.world.node();
         *self.places[site].node.borrow_mut() = node.clone();
-        let (engine, _) = self.places[site].pool.open(&node).await.unwrap();
+        let (engine, _) = self.pool(site).open(&node).await.unwrap();
         (engine, node)
+    }
+
+    /// The other site's media are lost: blank ones in their place, and a store that knows nothing.
+    pub async fn replace(&self, site: usize) {
+        self.power_cut(site);
+        *self.places[site].node.borrow_mut() = self.world.node();
+        *self.places[site].pool.borrow_mut() = Rc::new(Pool::new(&self.world, shape()));
+        self.format(site).await;
+        self.power_cut(site);
     }
 
     /// A new life of a site.
@@ -216,6 +239,10 @@ impl Pair {
         self.engine(site).head(file).await.unwrap().unwrap()
     }
 
+    pub async fn first_byte(&self, site: usize, file: FileId, offset_bytes: u64) -> Option<u8> {
+        bytes_of(&self.engine(site).read(file, offset_bytes, 1).await.unwrap()).first().copied()
+    }
+
     fn serving(&self) -> Option<usize> {
         (0..2).find(|site| {
             let now = self.places[*site].node.borrow().world().clock.now();
@@ -252,6 +279,61 @@ impl Pair {
         }
     }
 
+    /// Until the record says that the primary is alone.
+    pub async fn alone(&self) {
+        while self.net.standing().in_sync {
+            self.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the primary's resyncs have done in its present life.
+    pub fn resynced(&self, site: usize) -> ResyncCounters {
+        self.replica(site).unwrap().resync_counters()
+    }
+
+    pub fn is_in_sync(&self) -> bool {
+        self.net.standing().in_sync
+    }
+
+    /// An administrator's command.
+    pub fn command(&self, site: usize, command: Command) {
+        self.replica(site).unwrap().tell(Input::Command(command));
+    }
+
+    /// Local files that only a resync needs are gone from both sites.
+    pub async fn tidy(&self) {
+        for site in 0..2 {
+            while !self.engine(site).files(LOCAL_FILES, 1).await.unwrap().is_empty() {
+                self.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// What is at a site, by file: size and content.
+    pub async fn files(&self, site: usize) -> Vec<(FileId, bool, Vec<u8>)> {
+        let engine = self.engine(site);
+        let mut files = Vec::new();
+        for listed in engine.files(FileId(0), 9999).await.unwrap() {
+            if listed.file < LOCAL_FILES {
+                let bytes = bytes_of(&engine.read(listed.file, 0, 1 << 22).await.unwrap());
+                files.push((listed.file, listed.frozen, bytes));
+            }
+        }
+        files
+    }
+
+    /// Both sites have the same files, of the same content, and the same rows.
+    pub async fn assert_same(&self) {
+        self.idle().await;
+        let [one, other] = [self.files(0).await, self.files(1).await];
+        let list = |files: &[(FileId, bool, Vec<u8>)]| -> Vec<_> {
+            files.iter().map(|(file, frozen, bytes)| (*file, *frozen, bytes.len())).collect()
+        };
+        assert_eq!(list(&one), list(&other));
+        assert!(one == other, "content differs");
+        self.assert_equal(&one.iter().map(|(file, ..)| *file).collect::<Vec<_>>()).await;
+    }
+
     pub fn cut(&self, lasts: Duration) {
         self.net.cut(lasts);
     }
@@ -259,7 +341,22 @@ impl Pair {
     pub fn power_cut(&self, site: usize) {
         self.net.is_down(site);
         let node = self.places[site].node.borrow().clone();
-        self.places[site].pool.cut_power(&node);
+        self.pool(site).cut_power(&node);
+    }
+
+    /// Does `work`; these sites lose power after so many steps, or when it is done. Whether it was done.
+    pub fn crash_within(&self, steps: u64, sites: &[usize], work: impl AsyncFnOnce()) -> bool {
+        self.world.limit_time(LIMIT.as_nanos() as u64);
+        self.world.crash_after(steps);
+        let end = self.world.run_until(work());
+        self.world.crash_never();
+        sites.iter().for_each(|site| self.power_cut(*site));
+        matches!(end, world_sim::RunEnd::Done(()))
+    }
+
+    /// A store of a site that is off, without the pair.
+    pub async fn engine_of(&self, site: usize) -> Engine {
+        self.open_engine(site).await.0
     }
 
     /// Does `work` on the primary; both lose power after so many steps, unless it is done before.
@@ -272,6 +369,12 @@ impl Pair {
         self.power_cut(0);
         self.power_cut(1);
         matches!(end, world_sim::RunEnd::Done(()))
+    }
+
+    /// The journal of a site takes so many times as long.
+    pub fn slow_leg(&self, site: usize, factor: u64) {
+        let latency = Latency { slow_factor: factor, ..Latency::default() };
+        self.pool(site).legs.iter().for_each(|leg| leg.set_latency(latency));
     }
 
     /// Both sites have the same of `files`, and the same rows.
@@ -326,22 +429,24 @@ impl Pair {
     /// A seed from its first life to its last judgement.
     pub fn run(seed: u64) -> Seen {
         let mut rng = Rng::new(seed).fork("pair");
-        let patience = if rng.percent(75) { Duration::from_secs(600) } else { Duration::from_secs(2) };
+        let patience = if rng.percent(40) { Duration::from_secs(600) } else { Duration::from_millis(600) };
         let pair = Pair::of(seed, patience);
         let clients = (1..=CLIENTS).map(|number| Client::new(number, rng.fork("client"))).collect();
         let run = Run { pair, clients, rng: RefCell::new(rng), seen: Cell::default() };
         run.pair.until(async || {
-            for _ in 0..4 {
+            for _ in 0..5 {
                 run.life().await;
-                if !run.pair.net.standing().in_sync {
-                    break;
-                }
             }
             run.end().await;
         });
         let mut seen = run.seen.get();
         seen.acknowledged = run.clients.iter().map(|client| client.acknowledged.get()).sum();
         seen.links = run.pair.net.links();
+        let transitions = run.pair.net.transitions();
+        let of = |kind| transitions.iter().filter(|one| **one == kind).count() as u64;
+        seen.gone_alone = of(TransitionKind::GoAlone);
+        seen.taken_over = of(TransitionKind::TakeOver);
+        seen.in_sync_again = of(TransitionKind::InSync);
         seen
     }
 }
@@ -373,9 +478,9 @@ impl Run {
         for client in &self.clients {
             client.judge(&store).await;
         }
-        let mut work = pin!(join_all(self.clients.iter().map(|client| client.work(&store, 30))));
+        let mut work = pin!(join_all(self.clients.iter().map(|client| client.work(&store, 40))));
         for _ in 0..3 {
-            let soon = pin!(self.pair.sleep(self.between(1, 400)));
+            let soon = pin!(self.pair.sleep(self.between(1, 200)));
             if let Either::Left(_) = select(&mut work, soon).await {
                 return;
             }
@@ -422,33 +527,17 @@ impl Run {
         false
     }
 
-    /// Nothing goes wrong any more.
+    /// Nothing goes wrong any more: both sites hold the same in the end, whoever was away or has taken over.
     async fn end(&self) {
         let pair = &self.pair;
         pair.sleep(Duration::from_secs(8)).await;
-        let standing = pair.net.standing();
-        if standing.in_sync {
-            pair.meet().await;
-            let store = pair.primary().await;
-            for client in &self.clients {
-                client.judge(&store).await;
-            }
-            pair.idle().await;
-            let files: Vec<FileId> = self.clients.iter().flat_map(Client::all).collect();
-            pair.assert_equal(&files).await;
-            self.note(|seen| seen.compared += 1);
-            return;
-        }
-        // The other site is behind for good: what was acknowledged is at the one that serves.
-        self.note(|seen| {
-            seen.left_alone += 1;
-            seen.taken_over += u64::from(standing.primary == SITES[1]);
-        });
+        pair.meet().await;
         let store = pair.primary().await;
         for client in &self.clients {
             client.judge(&store).await;
-            client.work(&store, 10).await;
-            client.judge(&store).await;
         }
+        pair.idle().await;
+        let files: Vec<FileId> = self.clients.iter().flat_map(Client::all).collect();
+        pair.assert_equal(&files).await;
     }
 }

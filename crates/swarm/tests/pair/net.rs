@@ -11,7 +11,7 @@ use mirror::Input;
 use mirror::wire::{Frame, LENGTH_BYTES};
 use replica::{Outside, Replica};
 use witness::lease::Grant;
-use witness::{Ask, Grounds, Lease, Standing, judge};
+use witness::{Ask, Grounds, Lease, Standing, TransitionKind, judge};
 use world_sim::node::sleep_for;
 use world_sim::{Rng, SimNode, SimWorld};
 
@@ -36,6 +36,8 @@ pub struct Net {
     replicas: RefCell<[Option<Replica>; 2]>,
     lives: [Cell<u64>; 2],
     standing: Cell<Standing>,
+    transitions: RefCell<Vec<TransitionKind>>,
+    is_traced: bool,
     grant: Cell<Grant>,
 }
 
@@ -84,6 +86,8 @@ impl Net {
             replicas: RefCell::default(),
             lives: Default::default(),
             standing: Cell::new(founded()),
+            transitions: RefCell::default(),
+            is_traced: std::env::var_os("VMHOLD_TRACE").is_some(),
             grant: Cell::new(Grant::ended(now)),
             hub,
         });
@@ -139,11 +143,29 @@ impl Net {
         self.standing.get()
     }
 
+    /// How the record has changed.
+    pub fn transitions(&self) -> Vec<TransitionKind> {
+        self.transitions.borrow().clone()
+    }
+
     pub fn links(&self) -> u64 {
         self.links.get()
     }
 
+    /// With `VMHOLD_TRACE` everything that passes is told.
+    fn trace(&self, what: impl FnOnce() -> String) {
+        if self.is_traced {
+            let now = self.clock().now().0 as f64 / 1e9;
+            println!("{now:>12.6} {:.240}", what());
+        }
+    }
+
     fn tell(&self, site: usize, input: Input) {
+        match &input {
+            Input::LinkUp(number) => self.trace(|| format!("{site} is linked: {number}")),
+            Input::LinkDown(number) => self.trace(|| format!("{site} has lost {number}")),
+            _ => {}
+        }
         if let Some(replica) = self.replica(site) {
             replica.tell(input);
         }
@@ -171,6 +193,7 @@ impl Net {
 
     fn send(self: &Rc<Self>, from: usize, number: u64, frame: &Frame) {
         let to = 1 - from;
+        self.trace(|| format!("{from} sends on {number}: {:?}", frame.message));
         let encoded = frame.encode(PAIR);
         let bytes: Buf = [&encoded.head[LENGTH_BYTES..], &encoded.payload].concat().into();
         {
@@ -256,7 +279,10 @@ impl Net {
             let grounds = Grounds { lease_left: net.grant.get().left(now), told_by_other: None, wall: WallNanos(0) };
             let verdict = judge::judge(Some(&net.standing.get()), &ask, &grounds);
             let standing = verdict.standing.unwrap();
-            net.standing.set(standing);
+            net.trace(|| format!("{site} asks {:?}: {:?}", ask.kind, verdict.outcome));
+            if standing.version > net.standing.replace(standing).version {
+                net.transitions.borrow_mut().push(standing.last.kind);
+            }
             match verdict.outcome {
                 Ok(Lease::Runs) => net.grant.set(Grant::from(now, standing.lease())),
                 Ok(Lease::Over) => net.grant.set(Grant::ended(now)),

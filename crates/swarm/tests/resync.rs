@@ -1,0 +1,363 @@
+//! A site of a pair of real stores was away, was taken over from, is blank, or holds something else; and
+//! comes back while the other one serves.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod pair;
+
+use std::time::Duration;
+
+use base::{FileId, WallNanos};
+use engine::Store;
+use engine::store::{Change, Table};
+use mirror::Command;
+use pair::Pair;
+use replica::Replica;
+
+const BLOCK: usize = 8192;
+const NAMES: Table = Table(9);
+
+fn at(time: u64) -> WallNanos {
+    WallNanos(time)
+}
+
+/// Blocks that neither compress nor are alike.
+fn content(seed: u64, blocks: usize) -> Vec<u8> {
+    let mut bytes = vec![0; blocks * BLOCK];
+    world_sim::Rng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+async fn create(store: &Replica, blocks: usize) -> FileId {
+    let file = store.next_file_id();
+    let changes = vec![Change::CreateFile { file, at: at(1) }, name(file.0 as u8, "of a file")];
+    store.commit(changes).await.unwrap();
+    store.write(file, 0, &[&content(file.0, blocks)], at(2)).await.unwrap();
+    file
+}
+
+fn name(key: u8, value: &str) -> Change {
+    Change::Put { table: NAMES, key: vec![key], value: value.as_bytes().to_vec() }
+}
+
+/// A pair whose secondary is off, and the primary alone; with three files.
+async fn alone(pair: &Pair) -> (Replica, [FileId; 3]) {
+    pair.meet().await;
+    let store = pair.primary().await;
+    let files = [create(&store, 8).await, create(&store, 20).await, create(&store, 12).await];
+    pair.idle().await;
+    pair.power_cut(1);
+    pair.alone().await;
+    (store, files)
+}
+
+/// The secondary is back and both are in sync.
+async fn back(pair: &Pair) {
+    pair.reopen(1).await;
+    pair.meet().await;
+}
+
+/// All kinds of things happen while the secondary is away: it has them all when it is back, what was
+/// removed is removed, and after the loss of the primary it serves them. Decides R-RSYNC-02, R-RSYNC-05,
+/// R-RSYNC-09.
+#[test]
+fn what_happened_while_a_site_was_away_is_there_when_it_is_back() {
+    let pair = Pair::hasty(1);
+    pair.until(async || {
+        let (store, [one, other, third]) = alone(&pair).await;
+        store.write(one, 3 * BLOCK as u64 + 11, &[&content(50, 2)], at(5)).await.unwrap();
+        store.commit(vec![Change::SetSize { file: other, size_bytes: 5 * BLOCK as u64 + 3 }]).await.unwrap();
+        store.write(other, 15 * BLOCK as u64, &[b"behind what was cut off"], at(6)).await.unwrap();
+        let swap = vec![name(one.0 as u8, "the other's"), name(other.0 as u8, "the first's")];
+        store.commit(swap).await.unwrap();
+        let (snapshot, copy, map) = (store.next_file_id(), store.next_file_id(), store.next_file_id());
+        store.commit(vec![Change::Snapshot { file: one, snapshot }]).await.unwrap();
+        store.commit(vec![Change::Clone { snapshot, file: copy, at: at(8) }]).await.unwrap();
+        store.write(copy, 0, &[b"the copy's own"], at(9)).await.unwrap();
+        store.write(one, 0, &[b"written and rolled back"], at(10)).await.unwrap();
+        store.commit(vec![Change::Rollback { file: one, snapshot, map, at: at(11) }]).await.unwrap();
+        let gone = Change::Delete { table: NAMES, key: vec![third.0 as u8] };
+        store.commit(vec![Change::DropFile { file: third }, gone]).await.unwrap();
+        let new = create(&store, 30).await;
+        back(&pair).await;
+        pair.assert_same().await;
+        let expected = pair.files(0).await;
+        assert_eq!(expected.iter().map(|(file, ..)| *file).collect::<Vec<_>>(), [one, other, snapshot, copy, new]);
+        pair.tidy().await;
+
+        drop(store);
+        pair.power_cut(0);
+        let store = pair.primary().await;
+        assert_eq!(pair.files(1).await, expected, "all that was acknowledged is served");
+        assert!(store.next_file_id() > new, "ids go on rising");
+        store.write(one, 0, &[b"the secondary's own"], at(20)).await.unwrap();
+        create(&store, 3).await;
+        pair.reopen(0).await;
+        pair.meet().await;
+        pair.assert_same().await;
+    });
+}
+
+/// What is sent follows what was changed: blocks of two files of many, and not what is there.
+/// Decides R-REPL-08, R-RSYNC-10, R-RSYNC-11 for one outage.
+#[test]
+fn only_what_was_changed_is_sent() {
+    let pair = Pair::hasty(2);
+    pair.until(async || {
+        let (store, [one, other, _]) = alone(&pair).await;
+        for block in [1, 2, 5] {
+            store.write(one, block * BLOCK as u64, &[&content(60 + block, 1)], at(5)).await.unwrap();
+        }
+        store.write(other, 7 * BLOCK as u64, &[&content(70, 6)], at(6)).await.unwrap();
+        // As it was: nobody has to be told.
+        store.write(other, 0, &[&content(other.0, 20)[..BLOCK]], at(7)).await.unwrap();
+        back(&pair).await;
+        let counters = pair.resynced(0);
+        let changed = 9 * BLOCK as u64;
+        assert_eq!((counters.files, counters.data_bytes), (2, changed), "{counters:?}");
+        assert_eq!(counters.compared_bytes, changed + BLOCK as u64);
+        assert!(counters.sent_bytes < changed * 11 / 10, "{counters:?}");
+        pair.assert_same().await;
+    });
+}
+
+/// A resync that is cut off again and again, in all of its parts, sends nothing twice: in the end not a tenth
+/// more than what was changed. Decides R-RSYNC-14 by what it is for (decision 0053).
+#[test]
+fn a_resync_that_is_cut_off_sends_nothing_twice() {
+    let pair = Pair::hasty(3);
+    pair.until(async || {
+        let (store, files) = alone(&pair).await;
+        let mut changed = 0;
+        for (number, file) in files.into_iter().cycle().take(12).enumerate() {
+            store
+                .write(file, number as u64 * 90 * BLOCK as u64, &[&content(80 + number as u64, 80)], at(5))
+                .await
+                .unwrap();
+            changed += 80 * BLOCK as u64;
+        }
+        pair.reopen(1).await;
+        let mut cut_off = 0;
+        while !pair.is_in_sync() {
+            let before = pair.resynced(0);
+            while pair.resynced(0).sent_bytes < before.sent_bytes + changed / 4 && !pair.is_in_sync() {
+                pair.sleep(Duration::from_micros(200)).await;
+            }
+            if !pair.is_in_sync() {
+                cut_off += 1;
+                pair.cut(Duration::from_millis(100));
+                pair.sleep(Duration::from_millis(150)).await;
+            }
+        }
+        let counters = pair.resynced(0);
+        println!("cut off {cut_off} times, {changed} bytes changed: {counters:?}");
+        assert!(cut_off >= 3 && counters.done == 1, "cut off {cut_off} times: {counters:?}");
+        pair.meet().await;
+        pair.assert_same().await;
+        // What was on its way when the link was cut is the only thing sent again.
+        assert!(counters.sent_bytes <= changed * 11 / 10, "{changed} bytes changed: {counters:?}");
+    });
+}
+
+/// While a resync runs, changes are at both when they are acknowledged, as is what is written to files that it
+/// has reached and to new ones; the loss of the primary in the middle loses only what the record says.
+/// Decides R-RSYNC-15, R-RSYNC-17.
+#[test]
+fn clients_are_served_while_a_resync_runs_and_both_end_equal() {
+    let pair = Pair::hasty(4);
+    pair.until(async || {
+        let (store, files) = alone(&pair).await;
+        for (number, file) in files.into_iter().enumerate() {
+            store.write(file, 0, &[&content(90 + number as u64, 80)], at(5)).await.unwrap();
+        }
+        pair.reopen(1).await;
+        let (mut at_both, mut round) = (0, 0);
+        while !pair.is_in_sync() {
+            round += 1;
+            let file = files[round as usize % 3];
+            store.write(file, round % 80 * BLOCK as u64, &[&content(1000 + round, 1)], at(round)).await.unwrap();
+            let changes = vec![Change::Put { table: NAMES, key: vec![200], value: round.to_le_bytes().to_vec() }];
+            store.commit(changes).await.unwrap();
+            let reached = pair.with(0, mirror::Mirror::resync_reached);
+            if reached.is_some() && pair.replica(1).is_some() {
+                at_both += 1;
+                let is_there = pair.with(1, |mirror| mirror.kept().commits.len() + mirror.kept().prepared.len() > 0);
+                let row = pair.engine(1).get(NAMES, &[200]).await.unwrap();
+                assert!(is_there || row.unwrap() == round.to_le_bytes()[..], "round {round}");
+                let new = create(&store, 1).await;
+                let head = pair.engine(1).head(new).await.unwrap();
+                assert_eq!(head.unwrap().size_bytes, BLOCK as u64, "a new file is at both");
+            }
+        }
+        println!("{round} rounds, {at_both} while files were compared");
+        assert!(at_both > 3, "{round} rounds, {at_both} while files were compared");
+        pair.meet().await;
+        pair.assert_same().await;
+    });
+}
+
+/// Snapshots, clones and roll-backs in the middle of a resync: of files that it has not come to, too.
+#[test]
+fn snapshots_that_are_taken_while_a_resync_runs_are_the_same_at_both() {
+    let pair = Pair::hasty(5);
+    pair.until(async || {
+        let (store, [one, other, third]) = alone(&pair).await;
+        let early = store.next_file_id();
+        for (number, file) in [one, other, third].into_iter().enumerate() {
+            store.write(file, 0, &[&content(90 + number as u64, 60)], at(5)).await.unwrap();
+        }
+        store.commit(vec![Change::Snapshot { file: third, snapshot: early }]).await.unwrap();
+        store.write(third, 9 * BLOCK as u64, &[&content(7, 4)], at(6)).await.unwrap();
+        pair.reopen(1).await;
+        let mut taken = 0;
+        while !pair.is_in_sync() {
+            if pair.with(0, mirror::Mirror::resync_reached).is_none() || taken == 4 {
+                pair.sleep(Duration::from_micros(100)).await;
+                continue;
+            }
+            taken += 1;
+            let [snapshot, copy, map] = [(); 3].map(|()| store.next_file_id());
+            store.commit(vec![Change::Snapshot { file: third, snapshot }]).await.unwrap();
+            store.write(third, taken * BLOCK as u64, &[&content(400 + taken, 2)], at(6)).await.unwrap();
+            store.commit(vec![Change::Clone { snapshot, file: copy, at: at(7) }]).await.unwrap();
+            store.write(copy, 5, &[b"its own"], at(8)).await.unwrap();
+            store.commit(vec![Change::Rollback { file: one, snapshot, map, at: at(9) }]).await.unwrap();
+        }
+        assert!(taken > 1, "{taken} while files were compared");
+        pair.meet().await;
+        pair.assert_same().await;
+        pair.tidy().await;
+    });
+}
+
+/// The first copy to a blank site is the same: all of it is sent, once. Decides R-RSYNC-05 for what both never
+/// had.
+#[test]
+fn a_blank_site_is_given_everything() {
+    let pair = Pair::hasty(6);
+    pair.until(async || {
+        let (store, files) = alone(&pair).await;
+        let snapshot = store.next_file_id();
+        store.commit(vec![Change::Snapshot { file: files[0], snapshot }]).await.unwrap();
+        store.write(files[0], 0, &[&content(5, 2)], at(7)).await.unwrap();
+        pair.replace(1).await;
+        back(&pair).await;
+        pair.assert_same().await;
+        let counters = pair.resynced(0);
+        assert_eq!((counters.files, counters.foreign), (4, 0), "{counters:?}");
+        drop(store);
+        pair.power_cut(0);
+        pair.primary().await;
+        assert_eq!(pair.files(1).await.len(), 4);
+    });
+}
+
+/// A store that holds something else is not written over, but when it is named. (T: the guard of a join.)
+#[test]
+fn a_site_that_holds_something_else_is_refused() {
+    let pair = Pair::hasty(7);
+    pair.until(async || {
+        let (store, _) = alone(&pair).await;
+        pair.replace(1).await;
+        let engine = pair.engine_of(1).await;
+        let file = engine.next_file_id();
+        engine.commit(vec![Change::CreateFile { file, at: at(1) }]).await.unwrap();
+        engine.write(file, 0, &[b"somebody's"], at(2)).await.unwrap();
+        drop(engine);
+        pair.power_cut(1);
+        pair.reopen(1).await;
+        while pair.resynced(0).foreign < 3 {
+            pair.sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!pair.is_in_sync());
+        assert_eq!(pair.files(1).await, [(file, false, b"somebody's".to_vec())], "as it was");
+        store.commit(vec![name(1, "and the primary serves on")]).await.unwrap();
+
+        pair.power_cut(1);
+        let engine = pair.engine_of(1).await;
+        Replica::give_up_for(&engine, pair::PAIR).await.unwrap();
+        drop(engine);
+        pair.power_cut(1);
+        back(&pair).await;
+        pair.assert_same().await;
+    });
+}
+
+/// The secondary is made primary by force, without what the primary has acknowledged alone. When that
+/// is back it is given the other's state: what it wrote, removed and made by itself is gone.
+#[test]
+fn a_site_that_was_replaced_by_force_takes_over_the_other_s_state() {
+    let pair = Pair::hasty(8);
+    pair.until(async || {
+        let (store, [one, other, third]) = alone(&pair).await;
+        store.write(one, 2 * BLOCK as u64, &[&content(31, 3)], at(5)).await.unwrap();
+        store.write(other, 40 * BLOCK as u64, &[&content(32, 3)], at(5)).await.unwrap();
+        store.commit(vec![Change::DropFile { file: third }, name(third.0 as u8, "gone")]).await.unwrap();
+        create(&store, 4).await;
+        pair.engine(0).checkpoint().await.unwrap();
+        drop(store);
+        pair.power_cut(0);
+        pair.reopen(1).await;
+        pair.command(1, Command::Force { primary_is_off: true });
+        let store = pair.primary().await;
+        let forced = pair.files(1).await;
+        assert_eq!(forced.iter().map(|(file, ..)| *file).collect::<Vec<_>>(), [one, other, third]);
+        store.write(one, 6 * BLOCK as u64, &[&content(33, 1)], at(9)).await.unwrap();
+        store.write(third, 0, &[&content(34, 1)], at(9)).await.unwrap();
+        pair.reopen(0).await;
+        pair.meet().await;
+        pair.assert_same().await;
+        assert_eq!(pair.files(0).await.len(), 3);
+    });
+}
+
+/// Both, and each alone, lose power at every so many steps of one resync. Decides R-RSYNC-06 with the counters
+/// of [`only_what_was_changed_is_sent`].
+#[test]
+fn a_crash_of_either_site_at_each_step_of_a_resync() {
+    let mut ended = [0; 2];
+    for sites in [&[0][..], &[1], &[0, 1]] {
+        let pair = Pair::hasty(9);
+        let (file, other) = pair.until(async || {
+            let (store, [file, other, _]) = alone(&pair).await;
+            drop(store);
+            (file, other)
+        });
+        for step in (0u64..).map(|round| 40 * round) {
+            pair.until(async || {
+                let store = pair.primary().await;
+                let number = 100 + step;
+                store.write(file, step % 7 * BLOCK as u64, &[&content(number, 2)], at(number)).await.unwrap();
+                store
+                    .commit(vec![
+                        name(77, &number.to_string()),
+                        Change::SetSize { file: other, size_bytes: 9000 + step },
+                    ])
+                    .await
+                    .unwrap();
+                pair.sleep(Duration::from_millis(30)).await;
+            });
+            let is_whole = pair.crash_within(step, sites, async || back(&pair).await);
+            ended[usize::from(is_whole)] += 1;
+            pair.until(async || {
+                for site in sites {
+                    pair.reopen(*site).await;
+                }
+                if pair.replica(1).is_none() {
+                    pair.reopen(1).await;
+                }
+                pair.meet().await;
+                pair.assert_same().await;
+                if !is_whole {
+                    pair.idle().await;
+                    pair.power_cut(1);
+                    pair.alone().await;
+                }
+            });
+            if is_whole {
+                break;
+            }
+        }
+    }
+    println!("{ended:?} crashes before and after the end");
+    assert!(ended[0] > 20 && ended[1] == 3, "{ended:?}");
+}
