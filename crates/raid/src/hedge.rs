@@ -29,6 +29,7 @@ use crate::layout::Segment;
 use crate::member::Member;
 use crate::principal::Principal;
 use crate::read::Range;
+use crate::slow::READS_LEFT;
 use crate::unit::Damage;
 
 /// What one hedge takes.
@@ -114,6 +115,12 @@ impl Group {
         let (start, len) = range.aligned(self.inner.align_bytes.get() as usize);
         if timeout.is_zero() || len > profile.io_bytes_max as usize {
             return self.read_range(segment, range, verify).await;
+        }
+        if self.is_avoided(&member, &lane, segment)
+            && let Some(bytes) = self.read_around(segment, range).await.filter(|bytes| verify(bytes))
+        {
+            self.inner.record.count(|counters| counters.reads_reconstructed += 1);
+            return Ok(bytes);
         }
         lane.flow().budget.borrow_mut().earn();
         let clock = self.inner.world.clock.clone();
@@ -204,9 +211,21 @@ impl Group {
         })
     }
 
-    fn may_hedge(&self, segment: &Segment) -> bool {
+    /// Whether a read is not left to its drive, because that is the one that is far slower than the
+    /// others (`slow.rs`). It costs what it would if the drive were out, where it soon is.
+    fn is_avoided(&self, member: &Member, lane: &Lane, segment: &Segment) -> bool {
+        self.inner.judge.borrow().is_the_slow_one(member.id)
+            && lane.reads_timed() >= READS_LEFT
+            && self.has_redundancy(segment)
+    }
+
+    fn has_redundancy(&self, segment: &Segment) -> bool {
         let absent = segment.places.iter().filter(|place| !self.inner.member(place.slot).is_good()).count();
-        if absent >= usize::from(segment.geometry.parity) {
+        absent < usize::from(segment.geometry.parity)
+    }
+
+    fn may_hedge(&self, segment: &Segment) -> bool {
+        if !self.has_redundancy(segment) {
             self.count_hedge(|hedge| hedge.no_redundancy += 1);
             return false;
         }

@@ -500,6 +500,11 @@ impl Lane {
         self.state.times.borrow().clone()
     }
 
+    /// Reads that somebody waited for, since then.
+    pub fn reads_timed(&self) -> u64 {
+        self.state.times.borrow().requests(Kind::Read)
+    }
+
     /// Counts from here on.
     pub fn forget_times(&self) {
         self.state.times.replace(Times::default());

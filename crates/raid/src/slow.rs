@@ -11,7 +11,8 @@
 //! (`hedge.rs`; B-37: 0.2 to 0.6 % of the time is usual), only one that is slow on more than
 //! half of its requests is a bad drive. It is compared with the drives of its class that were
 //! asked as often meanwhile, so a host or a shelf that is slow fails nobody. Time in a queue of
-//! ours does not count.
+//! ours does not count. From the first round on reads of such a drive go to the others, but for a few
+//! in each round by which it is judged on.
 //!
 //! Cost: two shifts and an addition per request, 2.5 KB per drive; a round looks at 32 drives.
 
@@ -48,6 +49,8 @@ const STRETCH: u32 = 6;
 const REQUESTS_MIN: u64 = 16;
 /// Drives of the same class that a drive is compared with, at least.
 const PEERS_MIN: usize = 3;
+/// Reads of a slow drive in a round that are left to it, so that it can show that it is well again.
+pub(crate) const READS_LEFT: u64 = 24;
 /// After a drive was put out, nobody else is for so long.
 const REST: Duration = Duration::from_secs(3600);
 
@@ -104,7 +107,8 @@ impl Times {
         *count = count.saturating_add(1);
     }
 
-    fn requests(&self, kind: Kind) -> u64 {
+    /// Requests of a kind.
+    pub fn requests(&self, kind: Kind) -> u64 {
         self.counts[kind as usize].iter().copied().map(u64::from).sum()
     }
 
@@ -178,6 +182,11 @@ impl Judge {
     /// How slow the drive is, if it is far slower than the others.
     pub fn slowness(&self, drive: DriveId) -> Option<Slowness> {
         self.suspects.get(&drive).copied()
+    }
+
+    /// Whether this drive is far slower than the others, and no other one is.
+    pub fn is_the_slow_one(&self, drive: DriveId) -> bool {
+        self.suspects.len() == 1 && self.suspects.contains_key(&drive)
     }
 
     /// A new round, with nothing held against anybody.

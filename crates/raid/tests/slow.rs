@@ -7,7 +7,7 @@ mod sim;
 use std::time::Duration;
 
 use raid::{DriveState, Event, FailReason, FlowSettings, Rebuilt, Slot, SlowSettings};
-use sim::{FLASH, Rig, flash_profile, settings};
+use sim::{FLASH, Rig, flash_profile, quantile_us, settings};
 use world_sim::Latency;
 
 const DRIVES: usize = 8;
@@ -114,4 +114,35 @@ fn with_a_drive_missed_already_or_switched_off_a_slow_one_stays() {
     rig.media[4].set_latency(stalling(1_000_000));
     assert_eq!(minutes(&rig, 9), []);
     assert_eq!(minutes(&rig, 3), [4], "only later");
+}
+
+/// What `faults.md` F12 and E11 ask: 99 % of reads take no more than one and a half times what they take in a healthy
+/// group, once the slow drive is found, and before it is out.
+#[test]
+fn a_slow_drive_is_read_around_as_soon_as_it_is_found() {
+    const BUSY: Duration = Duration::from_micros(300);
+    let slow = SlowSettings { after: Duration::from_secs(12), ..SlowSettings::default() };
+    let rig = Rig::new(8, 12, STRIPES, FLASH(), FlowSettings { slow, ..settings(flash_profile()) });
+    let p99 = |count: usize| quantile_us(&rig.sim.run_until(rig.clients(count, BUSY, |_, _| true)).done(), 0.99);
+    let healthy = p99(10_000);
+    rig.media[3].set_latency(Latency { slow_factor: 50, ..FLASH() });
+    let at_first = p99(10_000);
+    assert!(rig.group.status().drives[3].slow.is_some(), "found within three seconds");
+    let found = p99(10_000);
+    let status = rig.group.status();
+    assert_eq!(status.drives[3].state, DriveState::Good);
+    assert!(
+        status.drives[3].slow.is_some_and(|slow| slow.rounds > 1),
+        "and it is still judged: {:?}",
+        status.drives[3].slow
+    );
+    println!("| p99 µs healthy | one drive 50 times slower | once it is found |");
+    println!("|---|---|---|");
+    println!("| {healthy:.0} | {at_first:.0} | {found:.0} |");
+    assert!(at_first > 3.0 * healthy && found < 1.5 * healthy, "{healthy:.0}, {at_first:.0}, {found:.0}");
+    // And when it is fast again it serves again.
+    rig.media[3].set_latency(FLASH());
+    p99(40_000);
+    assert_eq!(rig.group.status().drives[3].slow, None);
+    assert_eq!(rig.group.status().drives[3].state, DriveState::Good);
 }

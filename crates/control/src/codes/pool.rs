@@ -219,7 +219,7 @@ codes! {
     }
     1041 DRIVE_SLOW Warning, exit Failed, http 503, since "0.1.0" {
         what: "A drive answers far slower than its peers.",
-        why: "More than half of its requests take many times what the other drives take for the same. Late reads of it are answered from the others; its writes hold up everybody. After a minute of this it is put out and a spare takes its place, if the pool can lose one more then; one that is so is enough for an hour.",
+        why: "More than half of its requests take many times what the other drives take for the same. Its reads are answered from the others; its writes hold up everybody. After a minute of this it is put out and a spare takes its place, if the pool can lose one more then; one that is so is enough for an hour.",
         act: ["watch it: vmhold drive list", "have a spare ready: vmhold drive list shows SPARE", "what counts as slow is in the configuration: io.slow_drive_factor, io.slow_drive_seconds"],
         urgency: "within days",
         clears: "it is as fast as its peers again, or out",
