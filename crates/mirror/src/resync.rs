@@ -25,6 +25,9 @@ use crate::site::{Level, Mirror};
 use crate::step::{Action, PACE_MIN, Progress};
 use crate::wire::Message;
 
+/// After one that failed the next one begins when a link would have proved itself so many times.
+const FAILED_STEADIES: u32 = 12;
+
 /// Questions of a resync.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Queries {
@@ -90,6 +93,9 @@ impl Mirror {
     }
 
     fn may_resync(&self) -> bool {
+        if self.now < self.resync_not_before {
+            return false;
+        }
         let steady = |link: &crate::link::Link| self.now.since(link.up_at) >= self.config.steady;
         let behind = self.phase() == Some(&Phase::Behind) && self.link.as_ref().is_some_and(steady);
         behind && self.acknowledges_alone() && !self.kept.paused
@@ -138,7 +144,11 @@ impl Mirror {
                 self.set_level(Level::Files { reached: reached.max(file), until });
             }
             (Progress::Drain, Level::Files { .. }) => self.set_level(Level::Drains(self.now)),
-            (Progress::Failed, _) => self.give_up_resync(),
+            (Progress::Failed, _) => {
+                // Such as a site that is full, or another's: clients need not feel each attempt.
+                self.resync_not_before = self.now + self.config.steady * FAILED_STEADIES;
+                self.give_up_resync();
+            }
             _ => {}
         }
     }

@@ -146,6 +146,7 @@ pub struct Mirror {
     pub(crate) apart_since: Option<Nanos>,
     pub(crate) level: Level,
     pub(crate) level_number: u64,
+    pub(crate) resync_not_before: Nanos,
     pub(crate) queries: Queries,
     pub(crate) holds: Holds,
     // the witness
@@ -198,6 +199,7 @@ impl Mirror {
             apart_since: None,
             level: Level::No,
             level_number: 0,
+            resync_not_before: now,
             queries: Queries::default(),
             holds: Holds::default(),
             question: None,

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use base::{FileId, WallNanos};
 use engine::Store;
-use engine::store::{Change, Table};
+use engine::store::{Change, LOCAL_FILES, Table};
 use mirror::Command;
 use pair::Pair;
 use replica::Replica;
+use swarm::client::bytes_of;
 
 const BLOCK: usize = 8192;
 const NAMES: Table = Table(9);
@@ -120,8 +121,65 @@ fn only_what_was_changed_is_sent() {
     });
 }
 
+/// A snapshot of each file that can be written to, all of the moment of going alone, whatever is written
+/// afterwards; none is left when both are in sync again. Decides R-RSYNC-04.
+#[test]
+fn going_alone_takes_one_snapshot_of_each_file() {
+    let pair = Pair::hasty(10);
+    pair.until(async || {
+        pair.meet().await;
+        let store = pair.primary().await;
+        let files = [create(&store, 3).await, create(&store, 2).await];
+        let user = store.next_file_id();
+        store.commit(vec![Change::Snapshot { file: files[0], snapshot: user }]).await.unwrap();
+        store.write(files[0], 0, &[&content(5, 1)], at(5)).await.unwrap();
+        pair.idle().await;
+        let then = pair.files(0).await;
+        pair.power_cut(1);
+        pair.alone().await;
+        for file in files {
+            store.write(file, 0, &[&content(6, 2)], at(6)).await.unwrap();
+        }
+        let later = create(&store, 1).await;
+        let bases: Vec<_> = pair.local(0).await;
+        let shown: Vec<_> = bases.iter().map(|(base, ..)| FileId(base.0 - LOCAL_FILES.0)).collect();
+        assert_eq!(shown, files, "not of the snapshot, nor of file {later}, which is newer");
+        for (file, (_, frozen, bytes)) in files.iter().zip(&bases) {
+            let held = then.iter().find(|(known, ..)| known == file).unwrap();
+            assert!(*frozen && *bytes == held.2, "as file {file} was then");
+        }
+        back(&pair).await;
+        pair.assert_same().await;
+        pair.tidy().await;
+    });
+}
+
+/// A file of a terabyte, nearly all of it holes, of which a mebibyte was written: looking costs what was
+/// written. Decides R-RSYNC-06.
+#[test]
+fn a_terabyte_of_holes_costs_nothing() {
+    let pair = Pair::hasty(12);
+    pair.until(async || {
+        let (store, [file, ..]) = alone(&pair).await;
+        store.commit(vec![Change::SetSize { file, size_bytes: 1 << 40 }]).await.unwrap();
+        let far = 777 << 30;
+        for part in 0..2 {
+            store.write(file, far + part * 64 * BLOCK as u64, &[&content(7 + part, 64)], at(6)).await.unwrap();
+        }
+        back(&pair).await;
+        let counters = pair.resynced(0);
+        let written = 128 * BLOCK as u64;
+        assert!(counters.compared_bytes <= written + BLOCK as u64 && counters.data_bytes == written, "{counters:?}");
+        let [one, other] = [pair.engine(0), pair.engine(1)];
+        let heads = [one.head(file).await.unwrap().unwrap(), other.head(file).await.unwrap().unwrap()];
+        assert_eq!(heads[0].size_bytes, heads[1].size_bytes);
+        let there = bytes_of(&other.read(file, far, 64 * BLOCK).await.unwrap());
+        assert!(there == content(7, 64), "the far end is there");
+    });
+}
+
 /// A resync that is cut off again and again, in all of its parts, sends nothing twice: in the end not a tenth
-/// more than what was changed. Decides R-RSYNC-14 by what it is for (decision 0053).
+/// more than what was changed. Decides R-RSYNC-14 as far as decision 0053 goes: what a restart costs.
 #[test]
 fn a_resync_that_is_cut_off_sends_nothing_twice() {
     let pair = Pair::hasty(3);
@@ -159,8 +217,8 @@ fn a_resync_that_is_cut_off_sends_nothing_twice() {
 }
 
 /// While a resync runs, changes are at both when they are acknowledged, as is what is written to files that it
-/// has reached and to new ones; the loss of the primary in the middle loses only what the record says.
-/// Decides R-RSYNC-15, R-RSYNC-17.
+/// has reached and to new ones. Files are reached in the order of their ids. Decides R-RSYNC-13, R-RSYNC-15,
+/// R-RSYNC-17.
 #[test]
 fn clients_are_served_while_a_resync_runs_and_both_end_equal() {
     let pair = Pair::hasty(4);
@@ -170,9 +228,12 @@ fn clients_are_served_while_a_resync_runs_and_both_end_equal() {
             store.write(file, 0, &[&content(90 + number as u64, 80)], at(5)).await.unwrap();
         }
         pair.reopen(1).await;
-        let (mut at_both, mut round) = (0, 0);
+        let (mut at_both, mut round, mut last) = (0, 0, None);
         while !pair.is_in_sync() {
             round += 1;
+            let reached = pair.with(0, mirror::Mirror::resync_reached);
+            assert!(reached >= last, "{reached:?} after {last:?}");
+            last = reached;
             let file = files[round as usize % 3];
             store.write(file, round % 80 * BLOCK as u64, &[&content(1000 + round, 1)], at(round)).await.unwrap();
             let changes = vec![Change::Put { table: NAMES, key: vec![200], value: round.to_le_bytes().to_vec() }];
@@ -190,6 +251,39 @@ fn clients_are_served_while_a_resync_runs_and_both_end_equal() {
         }
         println!("{round} rounds, {at_both} while files were compared");
         assert!(at_both > 3, "{round} rounds, {at_both} while files were compared");
+        pair.meet().await;
+        pair.assert_same().await;
+    });
+}
+
+/// A resync may take so much of the link, which it gets beside clients that write all the time, and no
+/// more: it ends within twice the time that what was changed takes. Decides R-RSYNC-07.
+#[test]
+fn a_resync_ends_in_time_beside_clients_that_write() {
+    const PER_SECOND: u64 = 2 << 20;
+    let pair = Pair::paced(13, PER_SECOND);
+    pair.until(async || {
+        let (store, files) = alone(&pair).await;
+        for (number, file) in files.into_iter().enumerate() {
+            store.write(file, 0, &[&content(90 + number as u64, 80)], at(5)).await.unwrap();
+            store.write(file, 80 * BLOCK as u64, &[&content(95 + number as u64, 80)], at(5)).await.unwrap();
+        }
+        let changed = 3 * 160 * BLOCK as u64;
+        pair.reopen(1).await;
+        while pair.resynced(0).begun == 0 {
+            pair.sleep(Duration::from_millis(1)).await;
+        }
+        let (begun, mut round) = (pair.now(), 0);
+        while !pair.is_in_sync() {
+            round += 1;
+            let file = files[round as usize % 3];
+            store.write(file, round % 160 * BLOCK as u64, &[&content(1000 + round, 1)], at(round)).await.unwrap();
+        }
+        let (took, least) = (pair.now().since(begun), Duration::from_millis(changed * 1000 / PER_SECOND));
+        let counters = pair.resynced(0);
+        println!("{took:?} where {least:?} would do, {round} writes meanwhile: {counters:?}");
+        assert!(took <= least * 2 && took >= least / 2 && round > 100, "{took:?}, {round} writes: {counters:?}");
+        assert_eq!(counters.done, 1);
         pair.meet().await;
         pair.assert_same().await;
     });
@@ -310,8 +404,7 @@ fn a_site_that_was_replaced_by_force_takes_over_the_other_s_state() {
     });
 }
 
-/// Both, and each alone, lose power at every so many steps of one resync. Decides R-RSYNC-06 with the counters
-/// of [`only_what_was_changed_is_sent`].
+/// Both, and each alone, lose power at every so many steps of one resync. What was acknowledged before and meanwhile is there.
 #[test]
 fn a_crash_of_either_site_at_each_step_of_a_resync() {
     let mut ended = [0; 2];

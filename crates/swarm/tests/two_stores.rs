@@ -23,7 +23,7 @@ fn seeds(usual: u64) -> u64 {
     std::env::var("VMHOLD_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(usual)
 }
 
-fn run(seed: u64) -> Seen {
+fn run(seed: u64) -> (Seen, u128) {
     let judged = catch_unwind(AssertUnwindSafe(|| Pair::run(seed)));
     judged.unwrap_or_else(|_| {
         panic!("seed {seed}: see above; again: VMHOLD_SEED={seed} cargo test -p swarm --test two_stores one_seed")
@@ -35,13 +35,21 @@ fn run(seed: u64) -> Seen {
 fn nothing_acknowledged_is_lost_and_both_stores_end_equal() {
     let mut seen = Seen::default();
     for seed in 0..seeds(SEEDS) {
-        seen.add(&run(seed));
+        seen.add(&run(seed).0);
     }
     println!("{seen:?}");
     let enough = [seen.crashes_of_primary, seen.crashes_of_secondary, seen.crashes_of_both, seen.links - SEEDS];
     assert!(enough.iter().all(|count| *count > 3), "{seen:?}");
     let changes = [seen.gone_alone, seen.taken_over, seen.in_sync_again];
     assert!(changes.iter().all(|count| *count > 3) && seen.acknowledged > 1000, "{seen:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [0, 7] {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(0).1, run(7).1);
 }
 
 #[test]

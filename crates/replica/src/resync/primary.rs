@@ -3,6 +3,7 @@
 //! One task from the first question to the last. Whatever ends the resync drops the channels it waits
 //! on, and it ends with them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -150,7 +151,7 @@ impl Course {
 /// Makes the other site equal, or gives up.
 pub(crate) async fn run(site: Rc<Inner>, number: u64) {
     site.count(|counters| counters.begun += 1);
-    let run = Errand { site: site.clone(), number };
+    let run = Errand { site: site.clone(), number, stands_still: Cell::new(false) };
     match run.all().await {
         Ok(()) => {
             site.end_course(number);
@@ -180,6 +181,8 @@ struct Visit {
 struct Errand {
     site: Rc<Inner>,
     number: u64,
+    /// Nobody writes until it is over.
+    stands_still: Cell<bool>,
 }
 
 impl Errand {
@@ -199,10 +202,9 @@ impl Errand {
         self.rest().await?;
         self.files(terms).await?;
         self.stand(Progress::Drain).await?;
-        if self.late()?.is_some() {
-            // It came with the last changes: next time.
-            return Err(Stop::Failed);
-        }
+        // What came with the last changes. Nothing else is under way, and who waits may have what is looked at.
+        self.stands_still.set(true);
+        self.visit_late(terms).await?;
         self.site.count(|counters| counters.done += 1);
         Ok(())
     }
@@ -232,6 +234,9 @@ impl Errand {
     }
 
     async fn hold(&self, want: Want) -> Result<u64, Stop> {
+        if self.stands_still.get() {
+            return Ok(0);
+        }
         let (tell, held) = oneshot::channel();
         let hold = self.course(|course| {
             let hold = course.next();
@@ -376,6 +381,10 @@ impl Errand {
         }
         self.site.tell(Input::Resync(self.number, Progress::Reached(until)));
         self.done(until)?;
+        self.visit_late(terms).await
+    }
+
+    async fn visit_late(&self, terms: Terms) -> Result<(), Stop> {
         while let Some(file) = self.late()? {
             if let Some(listed) = self.listed(file).await? {
                 self.visit(listed, terms, true).await?;

@@ -46,12 +46,13 @@ pub(crate) async fn answer_all(site: Rc<Inner>) {
             site.asks.notified().await;
             continue;
         };
-        // Of a link that is gone nothing more is done.
+        site.caught_up_now().await;
+        // Of a link that is gone nothing more is done, nor by a site that has become primary.
         if !site.follows(asked.link) {
             continue;
         }
+        // Whoever takes the snapshot of going alone waits for this one, and this one for no record.
         site.answers.set(true);
-        site.caught_up_now().await;
         let reply = match Ask::decode(&asked.body) {
             Some(ask) => answer(&site, asked.osn, ask, &mut making).await,
             None => Ok(Reply::Refused),

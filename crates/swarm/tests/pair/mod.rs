@@ -5,11 +5,12 @@ mod net;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::{Epoch, FileId, Osn, PairId, SiteId, WallNanos};
+use base::{Epoch, FileId, Nanos, Osn, PairId, SiteId, WallNanos};
 use engine::store::{FileHead, LOCAL_FILES, Table};
 use engine::{Engine, Options, Store};
 use futures_util::future::{Either, join_all, select};
@@ -28,6 +29,8 @@ pub const PAIR: PairId = PairId([7; 16]);
 pub const SITES: [SiteId; 2] = [SiteId([1; 16]), SiteId([2; 16])];
 const CLIENTS: u8 = 3;
 const STREAM: u32 = 1;
+/// One piece at a time: what is lost with a link is small.
+const PACE: Pace = Pace { in_flight_bytes: 64 << 10, per_second_bytes: 300 << 20 };
 /// Simulated time that a scenario may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -45,8 +48,9 @@ pub fn founded() -> Standing {
     }
 }
 
-fn config(site: usize, patience: Duration) -> Config {
+fn config(site: usize, patience: Duration, pace: Pace) -> Config {
     Config {
+        resync: pace,
         out_of_sync_delay: patience,
         takeover_delay: patience,
         silence: Duration::from_millis(800),
@@ -57,14 +61,12 @@ fn config(site: usize, patience: Duration) -> Config {
         flights_max: FlightsMax { count: 64, bytes: 4 << 20 },
         operations_max: 64,
         mark_step: 64,
-        // One piece at a time: what is lost with a link is small.
-        resync: Pace { in_flight_bytes: 64 << 10, ..Pace::default() },
         ..Config::new(SITES[site], SITES[1 - site], PAIR)
     }
 }
 
 /// What must have been seen over all seeds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub acknowledged: u64,
     pub crashes_of_primary: u64,
@@ -101,6 +103,7 @@ pub struct Pair {
     net: Rc<Net>,
     places: Rc<[Place; 2]>,
     patience: Duration,
+    pace: Pace,
 }
 
 fn shape() -> Shape {
@@ -138,22 +141,27 @@ impl Drop for Pair {
 impl Pair {
     /// A pair that would rather wait than go on alone.
     pub fn new(seed: u64) -> Pair {
-        Pair::of(seed, Duration::from_secs(600))
+        Pair::of(seed, Duration::from_secs(600), PACE)
     }
 
     /// One in which a site that hears nothing for two seconds wants to go on alone.
     pub fn hasty(seed: u64) -> Pair {
-        Pair::of(seed, Duration::from_secs(2))
+        Pair::of(seed, Duration::from_secs(2), PACE)
     }
 
-    fn of(seed: u64, patience: Duration) -> Pair {
+    /// One such whose resyncs send so many bytes in a second.
+    pub fn paced(seed: u64, per_second_bytes: u64) -> Pair {
+        Pair::of(seed, Duration::from_secs(2), Pace { per_second_bytes, ..PACE })
+    }
+
+    fn of(seed: u64, patience: Duration, pace: Pace) -> Pair {
         let world = SimWorld::new(seed);
         let place = |world: &SimWorld| Place {
             pool: RefCell::new(Rc::new(Pool::new(world, shape()))),
             node: RefCell::new(world.node()),
         };
         let places = Rc::new([place(&world), place(&world)]);
-        let pair = Pair { net: Net::new(&world), world, places, patience };
+        let pair = Pair { net: Net::new(&world), world, places, patience, pace };
         pair.until(async || {
             for site in 0..2 {
                 pair.format(site).await;
@@ -203,7 +211,7 @@ impl Pair {
     pub async fn reopen(&self, site: usize) {
         let (engine, node) = self.open_engine(site).await;
         let outside = Rc::new(self.net.end(site));
-        let config = (config(site, self.patience), STREAM);
+        let config = (config(site, self.patience, self.pace), STREAM);
         let replica = Replica::open(engine, node.world(), config, outside).await.unwrap();
         self.net.is_up(site, replica);
     }
@@ -291,6 +299,10 @@ impl Pair {
         self.replica(site).unwrap().resync_counters()
     }
 
+    pub fn now(&self) -> Nanos {
+        self.net.clock().now()
+    }
+
     pub fn is_in_sync(&self) -> bool {
         self.net.standing().in_sync
     }
@@ -309,12 +321,21 @@ impl Pair {
         }
     }
 
-    /// What is at a site, by file: size and content.
+    /// What both sites should have of files, as it is at one: whether each is a snapshot, and its content.
     pub async fn files(&self, site: usize) -> Vec<(FileId, bool, Vec<u8>)> {
+        self.files_within(site, FileId(0)..LOCAL_FILES).await
+    }
+
+    /// Files that only this site has.
+    pub async fn local(&self, site: usize) -> Vec<(FileId, bool, Vec<u8>)> {
+        self.files_within(site, LOCAL_FILES..FileId(u64::MAX)).await
+    }
+
+    async fn files_within(&self, site: usize, range: Range<FileId>) -> Vec<(FileId, bool, Vec<u8>)> {
         let engine = self.engine(site);
         let mut files = Vec::new();
-        for listed in engine.files(FileId(0), 9999).await.unwrap() {
-            if listed.file < LOCAL_FILES {
+        for listed in engine.files(range.start, 9999).await.unwrap() {
+            if listed.file < range.end {
                 let bytes = bytes_of(&engine.read(listed.file, 0, 1 << 22).await.unwrap());
                 files.push((listed.file, listed.frozen, bytes));
             }
@@ -426,11 +447,11 @@ struct Run {
 }
 
 impl Pair {
-    /// A seed from its first life to its last judgement.
-    pub fn run(seed: u64) -> Seen {
+    /// A seed from its first life to its last judgement: what was seen, and the digest of all that happened.
+    pub fn run(seed: u64) -> (Seen, u128) {
         let mut rng = Rng::new(seed).fork("pair");
         let patience = if rng.percent(40) { Duration::from_secs(600) } else { Duration::from_millis(600) };
-        let pair = Pair::of(seed, patience);
+        let pair = Pair::of(seed, patience, PACE);
         let clients = (1..=CLIENTS).map(|number| Client::new(number, rng.fork("client"))).collect();
         let run = Run { pair, clients, rng: RefCell::new(rng), seen: Cell::default() };
         run.pair.until(async || {
@@ -447,7 +468,7 @@ impl Pair {
         seen.gone_alone = of(TransitionKind::GoAlone);
         seen.taken_over = of(TransitionKind::TakeOver);
         seen.in_sync_again = of(TransitionKind::InSync);
-        seen
+        (seen, run.pair.world.digest().value())
     }
 }
 
