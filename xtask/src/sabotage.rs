@@ -36,7 +36,7 @@ use crate::tree::Tree;
 /// Where the bugs are.
 const FOLDER: &str = "tests/sabotage";
 /// Bugs that there are at least. May only grow.
-const BUGS_MIN: usize = 56;
+const BUGS_MIN: usize = 59;
 /// A test gets this long, in seconds; one that hangs has found nothing.
 const TEST_SECONDS_MAX: &str = "900";
 /// What `timeout` ends with when the time is over.
