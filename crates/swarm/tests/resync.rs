@@ -236,7 +236,11 @@ fn clients_are_served_while_a_resync_runs_and_both_end_equal() {
             last = reached;
             let file = files[round as usize % 3];
             store.write(file, round % 80 * BLOCK as u64, &[&content(1000 + round, 1)], at(round)).await.unwrap();
-            let changes = vec![Change::Put { table: NAMES, key: vec![200], value: round.to_le_bytes().to_vec() }];
+            let value = round.to_le_bytes().to_vec();
+            let anew = Change::Put { table: NAMES, key: vec![200], value: value.clone() };
+            // Somewhere among those that were compared, or will be.
+            let key = [&[201][..], &(round * 7919 % 10_007).to_be_bytes()].concat();
+            let changes = vec![anew, Change::Put { table: NAMES, key, value }];
             store.commit(changes).await.unwrap();
             let reached = pair.with(0, mirror::Mirror::resync_reached);
             if reached.is_some() && pair.replica(1).is_some() {
