@@ -19,6 +19,9 @@ pub(crate) enum Run {
     Zeros { offset_bytes: u64, length_bytes: u64 },
 }
 
+/// Zeros of one run at most, in bytes: as much as a message carries of anything else.
+const ZEROS_MAX: u64 = mirror::WRITE_BYTES_MAX as u64;
+
 /// From the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -276,7 +279,7 @@ impl In<'_> {
     fn run(&mut self) -> Option<Run> {
         let (is_zeros, offset_bytes) = (self.flag()?, self.u64()?);
         Some(match is_zeros {
-            true => Run::Zeros { offset_bytes, length_bytes: self.u64()? },
+            true => Run::Zeros { offset_bytes, length_bytes: self.u64().filter(|length| *length <= ZEROS_MAX)? },
             false => Run::Bytes { offset_bytes, bytes: self.bytes()? },
         })
     }

@@ -403,6 +403,7 @@ impl Pair {
         let engines = [self.engine(0), self.engine(1)];
         for engine in &engines {
             engine.settle().await.unwrap();
+            assert_eq!(engine.audit(true).await.unwrap().findings, []);
         }
         for file in files {
             let mut heads = Vec::new();
