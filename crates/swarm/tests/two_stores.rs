@@ -44,6 +44,12 @@ fn nothing_acknowledged_is_lost_and_both_stores_end_equal() {
     assert!(changes.iter().all(|count| *count > 3) && seen.acknowledged > 1000, "{seen:?}");
 }
 
+/// Of three thousand the one in which a change was placed and not applied when a resync began to look.
+#[test]
+fn the_seed_of_a_change_that_was_on_its_way_when_a_resync_began() {
+    assert!(run(3120).0.in_sync_again > 0);
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [0, 7] {

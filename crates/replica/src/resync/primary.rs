@@ -193,6 +193,8 @@ impl Errand {
                 course.touched.clear();
                 course.touched_too_many = false;
             })?;
+            // What was placed before anybody noted it is read.
+            self.site.caught_up_now().await;
             self.rows().await?;
             if !self.course(|course| course.touched_too_many)? {
                 break;

@@ -351,7 +351,10 @@ impl Pair {
             files.iter().map(|(file, frozen, bytes)| (*file, *frozen, bytes.len())).collect()
         };
         assert_eq!(list(&one), list(&other));
-        assert!(one == other, "content differs");
+        for (mine, theirs) in one.iter().zip(&other) {
+            let at = mine.2.iter().zip(&theirs.2).position(|(mine, theirs)| mine != theirs);
+            assert_eq!(at, None, "where file {}, a snapshot: {}, differs", mine.0, mine.1);
+        }
         self.assert_equal(&one.iter().map(|(file, ..)| *file).collect::<Vec<_>>()).await;
     }
 
