@@ -34,6 +34,7 @@ impl Mirror {
         self.renew_on_link();
         self.watch_apart();
         self.watch_resync();
+        self.watch_hand_over();
         self.settle_idle_map();
         self.actions.push(Action::WakeAt(self.now + self.config.beat));
     }
@@ -93,7 +94,8 @@ impl Mirror {
 
     fn wants_to_go_alone(&self) -> bool {
         let apart = self.apart_since.is_some_and(|since| self.now.since(since) >= self.config.out_of_sync_delay);
-        self.is_primary() && self.is_in_sync() && (apart || self.kept.paused && self.level == Level::No)
+        let stuck = self.is_hand_over_stuck();
+        self.is_primary() && self.is_in_sync() && (apart || stuck || self.kept.paused && self.level == Level::No)
     }
 
     fn wants_to_take_over(&self) -> bool {
@@ -167,6 +169,9 @@ impl Mirror {
         }
         if self.wants_to_go_alone() {
             return Some(AskKind::GoAlone { in_sync_through: self.low_water });
+        }
+        if self.asks_to_hand_over() {
+            return Some(AskKind::HandOver);
         }
         let unsaid = self.is_together() && self.kept.memory.known.is_some_and(|known| !known.in_sync);
         if (self.level == Level::Equal || unsaid) && matches!(self.stance(), Stance::Serves { .. }) {

@@ -145,6 +145,8 @@ pub struct Mirror {
     pub(crate) lend_asked_at: Option<Nanos>,
     pub(crate) apart_since: Option<Nanos>,
     pub(crate) level: Level,
+    /// Since when the other site is to be primary.
+    pub(crate) hands_over: Option<Nanos>,
     pub(crate) level_number: u64,
     pub(crate) resync_not_before: Nanos,
     pub(crate) queries: Queries,
@@ -198,6 +200,7 @@ impl Mirror {
             lend_asked_at: None,
             apart_since: None,
             level: Level::No,
+            hands_over: None,
             level_number: 0,
             resync_not_before: now,
             queries: Queries::default(),
@@ -344,7 +347,9 @@ impl Mirror {
             (Stance::Serves { alone: true }, Level::No | Level::Rows) => Mode::Alone,
             (Stance::Serves { alone: true }, Level::Halts(_) | Level::Rest(_)) => Mode::Writes,
             (Stance::Serves { alone: true }, Level::Files { .. }) => Mode::Catches,
-            (Stance::Serves { alone: false }, Level::No) if self.is_together() => Mode::Both,
+            (Stance::Serves { alone: false }, Level::No) if self.is_together() && self.hands_over.is_none() => {
+                Mode::Both
+            }
             (Stance::Serves { .. }, _) if self.trusted => Mode::Reads,
             _ => Mode::Hold,
         }
@@ -386,6 +391,8 @@ impl Mirror {
         if !office.primary {
             return;
         }
+        // A lease is wanted at once, not when the next look is due.
+        self.asked_at = None;
         self.issuer = Some(Issuer::new(office.epoch, self.kept.mark, self.config.mark_step));
         // The old primary may have answered any of them; none that it did not prepare here.
         for (osn, change) in self.kept.prepared.clone() {
@@ -408,7 +415,7 @@ impl Mirror {
         self.open.clear();
         self.checks.clear();
         self.lends.clear();
-        (self.issuer, self.apart_since) = (None, None);
+        (self.issuer, self.apart_since, self.hands_over) = (None, None, None);
         (self.trusted, self.was) = (false, Mode::Hold);
         self.low_water = self.kept.flights.low_water();
         self.hang_up();
@@ -452,6 +459,7 @@ impl Mirror {
             Command::Found { lease_ms } => self.wanted.push_back(AskKind::Found { lease_ms }),
             Command::Join { secondary } => self.wanted.push_back(AskKind::Join { secondary }),
             Command::Leave => self.wanted.push_back(AskKind::Leave),
+            Command::HandOver => self.want_hand_over(),
         }
     }
 

@@ -194,6 +194,8 @@ pub enum Command {
     },
     /// Let the secondary go.
     Leave,
+    /// Make the secondary primary, when both have everything.
+    HandOver,
 }
 
 /// What happened.

@@ -5,7 +5,9 @@ mod world;
 
 use std::time::Duration;
 
+use base::Epoch;
 use mirror::{Command, Config};
+use witness::TransitionKind;
 use world::{Faults, Script, World, config, millis};
 
 const NONE: Faults = Faults { every_ms: 1 << 30, down_ms_max: 0, crashes: false, cuts: false, witness: false };
@@ -207,4 +209,47 @@ fn a_frame_that_comes_twice_is_not_done_twice() {
     world.run_for(seconds(2));
     assert_eq!([world.block(0, 0), world.block(1, 0)], [later, later]);
     assert!(world.mirror(0).is_whole() && world.mirror(1).is_whole());
+}
+
+/// The primary hands over as planned: what was under way is acknowledged, the other site serves within a
+/// second, nobody was ever out of sync.
+#[test]
+fn a_planned_change_of_primary_takes_less_than_a_second() {
+    let mut world = met();
+    let first = world.write_block(0, 0);
+    world.command(0, Command::HandOver);
+    world.run_for(millis(900));
+    assert_eq!((world.serves_now(), world.answered_at.len()), ([false, true], 1));
+    assert!(world.standing.in_sync && world.standing.last.kind == TransitionKind::HandOver, "{:?}", world.standing);
+    assert_eq!((world.standing.version, world.standing.epoch), (2, Epoch(2)));
+    let second = world.write_block(1, 1);
+    world.run_for(seconds(1));
+    assert_eq!(world.answered_at.len(), 2);
+    for site in 0..2 {
+        assert_eq!([world.block(site, 0), world.block(site, 1)], [first, second]);
+    }
+    world.command(1, Command::HandOver);
+    world.run_for(millis(900));
+    assert_eq!(world.serves_now(), [true, false], "and back");
+}
+
+/// The witness is lost while it is asked to hand over: nobody answers until it is known what became of it; then
+/// one site serves. Where the site is not together with the other one nothing is asked at all.
+#[test]
+fn a_hand_over_that_gets_no_answer_stops_until_it_is_known() {
+    let mut world = met();
+    world.cut_witness(0, seconds(5));
+    world.command(0, Command::HandOver);
+    world.run_for(seconds(4));
+    assert_eq!(world.serves_now(), [false, false]);
+    world.run_for(seconds(6));
+    assert_eq!(world.serves_now().iter().filter(|serves| **serves).count(), 1, "{:?}", world.standing);
+    assert!(world.standing.version > 1);
+
+    let mut world = met();
+    world.cut_link(seconds(4));
+    world.run_for(seconds(2));
+    world.command(0, Command::HandOver);
+    world.run_for(seconds(1));
+    assert_eq!((world.serves_now(), world.standing.epoch), ([true, false], Epoch(1)), "{:?}", world.standing);
 }

@@ -42,7 +42,7 @@ fn nothing_acknowledged_is_lost_and_both_sites_end_equal() {
         seen.add(&run(seed, ALL).0);
     }
     println!("{seen:?}");
-    let enough = [seen.takeovers, seen.gone_alone, seen.back_in_sync, seen.restored, seen.dropped];
+    let enough = [seen.takeovers, seen.handed_over, seen.gone_alone, seen.back_in_sync, seen.restored, seen.dropped];
     assert!(enough.iter().all(|count| *count > 8), "{seen:?}");
     assert!(seen.resynced > 20 && seen.written_in_resync > 20, "{seen:?}");
     assert!(seen.committed_on_takeover > 0 && seen.answered_from_cache > 0 && seen.refused > 0, "{seen:?}");

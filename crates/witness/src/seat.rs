@@ -26,7 +26,7 @@ use base::{Epoch, Nanos, PairId, SiteId};
 
 use crate::judge::{Ask, AskKind, Lease, Verdict};
 use crate::lease::{Grant, Tenure};
-use crate::record::Standing;
+use crate::record::{Standing, TransitionKind};
 
 /// A question that binds the asker until the record has moved on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +141,8 @@ impl Seat {
             AskKind::Renew { .. } | AskKind::Join { .. } | AskKind::Leave | AskKind::GoAlone { .. } if !primary => {
                 return Err(NotNow::NotPrimary);
             }
+            // Asked before: it may have landed or not, and nothing is done until that is known.
+            AskKind::HandOver if primary && self.memory.asked == Some(Asked::HandOver(seen_version)) => {}
             AskKind::InSync | AskKind::HandOver if !matches!(stance, Stance::Serves { .. }) => {
                 return Err(NotNow::NotServing);
             }
@@ -180,6 +182,10 @@ impl Seat {
             self.from_secondary.end();
         }
         self.memory = Memory { known: Some(standing), asked: None };
+        if standing.last.kind == TransitionKind::HandOver && standing.primary == self.me {
+            // Whoever it was given to has stopped before it asked, and remembers that over a crash.
+            self.given = None;
+        }
     }
 
     /// The primary of `epoch` asks its secondary for a lease; how long it is, if it gets one.

@@ -11,7 +11,7 @@ impl World {
         self.after(millis(pause), Event::Fault);
         let longest = [30, 500, 5000][self.rng.index(3)];
         let lasts = millis(self.rng.between(1, longest));
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0..3 if self.faults.crashes => {
                 let site = self.rng.index(2);
                 self.crash(site);
@@ -34,6 +34,10 @@ impl World {
                 self.after(lasts, Event::Mend(cut));
             }
             9 if self.faults.witness => self.grant = Grant::from(self.now, self.standing.lease()),
+            10 if self.faults.cuts => {
+                let site = self.rng.index(2);
+                self.command(site, Command::HandOver);
+            }
             _ => {}
         }
     }

@@ -26,7 +26,7 @@ use mirror::{
 use resync::{Parcel, Step};
 use store::{BLOCK_BYTES, Disk, number};
 use witness::lease::Grant;
-use witness::{Ask, Grounds, Lease, Memory, Standing, Transition, TransitionKind, Verdict, judge};
+use witness::{Ask, AskKind, Grounds, Lease, Memory, Standing, Transition, TransitionKind, Verdict, judge};
 use world_sim::oracle::OpenRead;
 use world_sim::{Digest, Oracle, Rng, Stamp};
 
@@ -185,6 +185,7 @@ pub struct Script {
 pub struct Seen {
     pub acknowledged: u64,
     pub takeovers: u64,
+    pub handed_over: u64,
     pub gone_alone: u64,
     pub back_in_sync: u64,
     pub restored: u64,
@@ -204,6 +205,7 @@ impl Seen {
         for (mine, theirs) in [
             (&mut self.acknowledged, other.acknowledged),
             (&mut self.takeovers, other.takeovers),
+            (&mut self.handed_over, other.handed_over),
             (&mut self.gone_alone, other.gone_alone),
             (&mut self.back_in_sync, other.back_in_sync),
             (&mut self.restored, other.restored),
@@ -489,6 +491,8 @@ impl World {
                 let delay = self.takes(Takes::Store, 50, 2000);
                 self.after(delay, Event::Asked(site, life, (link, osn), number(&body)));
             }
+            // Given up before it was asked; what waited goes on.
+            Action::NotAsked(AskKind::HandOver) => {}
             Action::NotAsked(kind) => panic!("{kind:?} was not asked"),
             Action::Notice(standing) => self.count_change(site, &standing),
             Action::WakeAt(at) => {
@@ -668,6 +672,7 @@ impl World {
         }
         match standing.last.kind {
             TransitionKind::TakeOver => self.seen.takeovers += 1,
+            TransitionKind::HandOver => self.seen.handed_over += 1,
             TransitionKind::GoAlone => self.seen.gone_alone += 1,
             TransitionKind::InSync => self.seen.back_in_sync += 1,
             _ => {}
