@@ -185,6 +185,8 @@ pub enum ReplicationAction {
     Pause,
     /// Be in sync again.
     Resume,
+    /// Make the other site primary, when both hold the same: nothing is lost, clients wait for a moment.
+    Switchover,
     /// Make this site primary once the lease of the other one is over, also if it may lack something.
     Failover,
     /// As failover; somebody vouches that the other site is off and stays off, so its lease is not waited for.
@@ -207,6 +209,7 @@ impl ReplicationAction {
         match self {
             Self::Pause => format!("{}: go on without {}", pair.pool, pair.peer.address),
             Self::Resume => format!("{}: bring {} up to date and be in sync again", pair.pool, pair.peer.address),
+            Self::Switchover => format!("{}: make {} primary in place of {}", pair.pool, pair.peer.address, pair.site),
             Self::Failover => {
                 format!(
                     "{}: make {} primary as soon as the lease of the other site is over{lost}",

@@ -18,7 +18,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::get("/v1/replication", "How this store and its other half stand.", list).answers::<ReplicationList>(),
         Route::post(
             "/v1/replication/{name}",
-            "Pauses, resumes, or makes this site primary; then Confirm names the pool.",
+            "Pauses, resumes, hands over, or makes this site primary; for the last, Confirm names the pool.",
             order,
         )
         .takes::<ReplicationOrder>()

@@ -160,6 +160,16 @@ impl Shard {
 
     /// Stops serving, then makes everything durable outside the journal.
     pub async fn stop(&self) -> Result<(), Problem> {
+        if let Some(site) = self.pair.as_ref().filter(|_| self.front().is_some()) {
+            // Clients then wait for less than a second, and not for a lease to end.
+            match site.hand_over(&self.config).await {
+                Ok(()) => tracing::info!("the other site serves now"),
+                Err(problem) => {
+                    let why = problem.reason().unwrap_or_default();
+                    tracing::warn!(code = %problem.code(), why, "{}; it stops all the same", problem.what());
+                }
+            }
+        }
         if let Some(front) = self.front() {
             front.stop().await;
         }

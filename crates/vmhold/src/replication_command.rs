@@ -40,6 +40,11 @@ pub enum ReplicationVerb {
         /// The pool
         pool: String,
     },
+    /// Make the other site primary, as planned: nothing is lost, clients wait for a moment
+    Switchover {
+        /// The pool
+        pool: String,
+    },
     /// Make this site primary after the lease of the other one, also if it may lack writes
     Failover {
         /// The pool
@@ -148,6 +153,7 @@ pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<E
         }
         ReplicationVerb::Pause { pool } => order(pool, ReplicationAction::Pause, global, say),
         ReplicationVerb::Resume { pool } => order(pool, ReplicationAction::Resume, global, say),
+        ReplicationVerb::Switchover { pool } => order(pool, ReplicationAction::Switchover, global, say),
         ReplicationVerb::Failover { pool, other_is_off: false } => {
             order(pool, ReplicationAction::Failover, global, say)
         }

@@ -49,6 +49,14 @@ codes! {
         clears: "the hook succeeds",
         parameters: ["address", "reason"],
     }
+    4017 SWITCHOVER_REFUSED Error, exit Refused, http 409, since "0.1.0" {
+        what: "This site does not hand over now.",
+        why: "A planned change of primary loses nothing and takes less than a second, so it is only begun when both sites hold the same, and the other site and the witness answer.",
+        act: ["see what is missing: vmhold replication status", "wait until failover is READY there, and ask again"],
+        urgency: "nothing was changed",
+        clears: "failover is READY",
+        parameters: ["site", "reason"],
+    }
     4021 WITNESS_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
         what: "The witness does not answer.",
         why: "It is not running, cannot be reached, or is another one than this site knows. Nothing stops by that: datastores are served and stay in sync, but no site can take over by itself until it answers.",

@@ -1,6 +1,6 @@
 //! How the pair stands in the words of the API, and what people ask of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::replication::{PairState, Reach, Replication, ReplicationAction, Role};
 use control::{Problem, codes};
@@ -68,6 +68,7 @@ impl Shard {
         match action {
             ReplicationAction::Pause => site.pause(&self.config, true)?,
             ReplicationAction::Resume => site.pause(&self.config, false)?,
+            ReplicationAction::Switchover => site.hand_over(&self.config).await?,
             ReplicationAction::Failover => site.fail_over(&self.config, false).await?,
             ReplicationAction::FailoverOtherIsOff => site.fail_over(&self.config, true).await?,
         }
@@ -83,6 +84,40 @@ impl Site {
         }
         self.replica.tell(Input::Command(Command::Pause(paused)));
         Ok(())
+    }
+
+    /// Makes the other site primary, as planned: what is under way is answered first, and nothing is lost.
+    ///
+    /// # Errors
+    /// `NOT_PRIMARY` where this site has nothing to hand over; `SWITCHOVER_REFUSED` when the other site or
+    /// the witness is not there, or what is under way does not end.
+    pub async fn hand_over(&self, config: &StoreConfig) -> Result<(), Problem> {
+        let Some(term) = self.replica.with_mirror(Mirror::term) else {
+            return Err(Problem::new(&codes::NOT_PRIMARY, format!("{} is not primary", config.site))
+                .why("only the primary can hand over")
+                .step("ask the other site, or take over from here: vmhold replication failover"));
+        };
+        let refused = || Problem::new(&codes::SWITCHOVER_REFUSED, format!("{} does not hand over now", config.site));
+        let reasons = self.facts(config, true).not_ready();
+        if !reasons.is_empty() {
+            return Err(reasons.into_iter().fold(refused(), Problem::why));
+        }
+        let begun = Instant::now();
+        self.replica.tell(Input::Command(Command::HandOver));
+        let came_of_it = |mirror: &Mirror| match mirror.term() {
+            Some(now) if now == term => (!mirror.is_handing_over()).then_some(false),
+            _ => Some(true),
+        };
+        let ended = tokio::time::timeout(FAILOVER_WITHIN, self.replica.until(came_of_it)).await;
+        match ended {
+            Ok(true) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                tracing::info!(code = "VH4013", seconds, "this site has handed over as planned");
+                Ok(())
+            }
+            Ok(false) => Err(refused().why("what is under way did not end in time; it goes on here")),
+            Err(_) => Err(refused().why("the witness does not answer: nobody serves until it does")),
+        }
     }
 
     /// Asks the witness to make this site primary, and waits until it is.
