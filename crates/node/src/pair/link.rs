@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,10 @@ const PEER_REGISTER: &str = "peer";
 const GREET_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before another call.
 const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// The same after one that got through.
+const CALL_ANEW: Duration = Duration::from_millis(5);
+/// What was said before a link was given up leaves within this, or not at all.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(200);
 /// Handshakes at a time: strangers cannot take all memory.
 const GREETINGS_MAX: usize = 16;
 /// Bytes that are read or written at a time, at least.
@@ -133,9 +138,12 @@ impl Links {
     pub async fn keep(self: Rc<Self>, way: Way, replica: Replica) {
         match way {
             Way::Calls(tls) => loop {
+                let before = self.last_number.get();
                 let called = self.call(&tls, &replica).await;
                 self.ended(&called);
-                tokio::time::sleep(CALL_AGAIN).await;
+                // One that was up and given up is wanted again at once.
+                let was_up = self.last_number.get() > before;
+                tokio::time::sleep(if was_up { CALL_ANEW } else { CALL_AGAIN }).await;
             },
             Way::IsCalled(listener, tls) => self.answer(listener, TlsAcceptor::from(tls), replica).await,
         }
@@ -232,10 +240,15 @@ impl Links {
         tracing::info!(code = "VH4014", link = number, "the other site is there");
         replica.tell(Input::LinkUp(number));
         let (from, to) = tokio::io::split(stream);
+        let mut sending = pin!(send(self.pair, queue, to));
         let ended = tokio::select! {
             biased;
-            () = self.until_hung(number) => Err(io::Error::other("it was given up")),
-            sent = send(self.pair, queue, to) => sent,
+            () = self.until_hung(number) => {
+                // Whoever hands over says so, and then gives the link up.
+                let _ = timeout(LAST_WORDS_WITHIN, &mut sending).await;
+                Err(io::Error::other("it was given up"))
+            }
+            sent = &mut sending => sent,
             received = receive(self.pair, from, |frame| replica.tell(Input::Received(number, frame))) => received,
         };
         self.let_go(number);

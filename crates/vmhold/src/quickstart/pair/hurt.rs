@@ -49,13 +49,9 @@ pub fn hurt(demo: &PairDemo, target: &Target, global: &Global, say: &Say) -> Res
 
 fn site(demo: &PairDemo, name: Option<&str>, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let dir = demo.shown.display().to_string();
-    let serving = demo.serving(global);
-    let name = match name {
-        Some(name) => known(name)?,
-        None => serving.as_ref().map(|(site, _)| *site).ok_or_else(|| not_serving(demo))?,
-    };
-    let is_serving = serving.as_ref().is_some_and(|(site, _)| *site == name);
-    let reasons = serving.as_ref().map(|(_, pair)| pair.not_ready()).unwrap_or_default();
+    let (serving, pair) = demo.serving_soon(global)?;
+    let name = name.map_or(Ok(serving), known)?;
+    let (is_serving, reasons) = (serving == name, pair.not_ready());
     if is_serving && !reasons.is_empty() {
         return Err(Problem::new(&codes::WOULD_LOSE_REDUNDANCY, format!("{name} is the only one that can serve now"))
             .why(reasons.join("; "))
@@ -81,12 +77,6 @@ fn takes_over(demo: &PairDemo, killed: &str, global: &Global) -> Result<&'static
     let dir = demo.shown.display();
     let other = demo.wait("that the other site serves", global, |site, _| site != killed);
     other.map(|(site, _)| site).map_err(|problem| problem.step(format!("vmhold quickstart heal --dir {dir}")))
-}
-
-fn not_serving(demo: &PairDemo) -> Problem {
-    let dir = demo.shown.display();
-    Problem::new(&codes::DEMO_NOT_RUNNING, format!("no site of the demo in {dir} serves"))
-        .step(format!("vmhold quickstart resume --dir {dir}"))
 }
 
 fn known(name: &str) -> Result<&'static str, Problem> {

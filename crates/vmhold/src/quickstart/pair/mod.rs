@@ -39,6 +39,8 @@ pub use hurt::{Target, heal, hurt};
 pub const SITES: [&str; 2] = ["site-a", "site-b"];
 /// Opening, meeting and a lease are over well within this.
 const READY_WITHIN: Duration = Duration::from_secs(120);
+/// A role changes within this: a lease, a term, and what is slow.
+const CHANGES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// `pair.json`.
@@ -106,6 +108,24 @@ impl PairDemo {
         seen.into_iter().find(|(_, pair)| pair.serves)
     }
 
+    /// The same; waited for where one may be about to: roles change within seconds.
+    fn serving_soon(&self, global: &Global) -> Result<(&'static str, Replication), Problem> {
+        let begun = Instant::now();
+        loop {
+            if let Some(serving) = self.serving(global) {
+                return Ok(serving);
+            }
+            let is_any_alive = SITES.into_iter().any(|site| self.site(site).announced().is_some());
+            if !is_any_alive || begun.elapsed() >= CHANGES_WITHIN {
+                let dir = self.shown.display();
+                return Err(Problem::new(&codes::DEMO_NOT_RUNNING, format!("no site of the demo in {dir} serves"))
+                    .step(format!("vmhold quickstart heal --dir {dir}"))
+                    .step(format!("vmhold replication status --dir {dir}")));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Waits until `holds` of the site that serves.
     fn wait(
         &self,
@@ -157,6 +177,11 @@ pub fn start(args: &StartArgs, global: &Global, say: &Say) -> Result<Exit, Probl
 pub fn resume(demo: &PairDemo, run: RunArgs, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let begun = Instant::now();
     let running = Running::start(demo, global)?;
+    if running.witness.is_none() && running.sites.is_empty() {
+        let dir = demo.shown.display();
+        return Err(Problem::new(&codes::DEMO_RUNNING, format!("the demo in {dir} is already running"))
+            .step(format!("vmhold replication status --dir {dir}")));
+    }
     let (site, pair) = demo.wait("a site that serves", global, |_, _| true)?;
     demo.tell((site, &pair), begun, global, say)?;
     running.stay(run, demo, (global, say))
@@ -241,11 +266,6 @@ impl Running {
             if demo.site(site).announced().is_none() {
                 sites.push(Server::start(&demo.site(site), &demo.global(site, global))?);
             }
-        }
-        if witness.is_none() && sites.is_empty() {
-            let dir = demo.shown.display();
-            return Err(Problem::new(&codes::DEMO_RUNNING, format!("the demo in {dir} is already running"))
-                .step(format!("vmhold replication status --dir {dir}")));
         }
         Ok(Self { witness, sites })
     }
@@ -335,11 +355,7 @@ impl PairDemo {
 /// `quickstart check`: every acknowledged write by the one address, then every reference at the site
 /// that serves.
 pub fn check(demo: &PairDemo, global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let (site, _) = demo.serving(global).ok_or_else(|| {
-        let dir = demo.shown.display();
-        Problem::new(&codes::DEMO_NOT_RUNNING, format!("no site of the demo in {dir} serves"))
-            .step(format!("vmhold quickstart resume --dir {dir}"))
-    })?;
+    let (site, _) = demo.serving_soon(global)?;
     sample::check_at(&demo.place, &announced(&demo.site(site))?, &demo.global(site, global), say)
 }
 
