@@ -130,6 +130,11 @@ impl Engine {
         self.inner.journal.status()
     }
 
+    /// The last id that [`Store::next_file_id`] gave out, or that a change named.
+    pub fn last_file_id(&self) -> FileId {
+        FileId(self.inner.state.borrow().last_file)
+    }
+
     /// The RAID group below.
     pub fn group(&self) -> &Group {
         &self.inner.group

@@ -12,7 +12,7 @@ use engine::store::{Change, LOCAL_FILES, Table};
 use mirror::Command;
 use pair::Pair;
 use replica::Replica;
-use swarm::client::bytes_of;
+use swarm::client::{Client, bytes_of};
 
 const BLOCK: usize = 8192;
 const NAMES: Table = Table(9);
@@ -406,6 +406,42 @@ fn a_site_that_was_replaced_by_force_takes_over_the_other_s_state() {
         pair.assert_same().await;
         assert_eq!(pair.files(0).await.len(), 3);
     });
+}
+
+/// Both sites have worked alone, under the same ids of files, one of them by force: the one that was forced is
+/// right, whatever the other one has made, dropped, cut, cloned and rolled back.
+#[test]
+fn what_two_sites_did_apart_ends_as_the_forced_one_has_it() {
+    let seeds = std::env::var("VMHOLD_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(25);
+    for seed in 0..seeds {
+        let pair = Pair::hasty(seed);
+        let rng = world_sim::Rng::new(seed).fork("apart");
+        let clients = [1, 2, 3].map(|number| Client::new(number, rng.fork(&format!("client {number}"))));
+        pair.until(async || {
+            pair.meet().await;
+            let store = pair.primary().await;
+            clients[0].work(&store, 60).await;
+            pair.idle().await;
+            pair.power_cut(1);
+            pair.alone().await;
+            clients[0].work(&store, 40).await;
+            clients[1].work(&store, 60).await;
+            drop(store);
+            pair.power_cut(0);
+            pair.reopen(1).await;
+            pair.command(1, Command::Force { primary_is_off: true });
+            let store = pair.primary().await;
+            clients[2].work(&store, 80).await;
+            pair.reopen(0).await;
+            clients[2].work(&store, 30).await;
+            pair.meet().await;
+            clients[2].judge(&store).await;
+            pair.assert_same().await;
+            drop(store);
+            pair.power_cut(1);
+            clients[2].judge(&pair.primary().await).await;
+        });
+    }
 }
 
 /// Both, and each alone, lose power at every so many steps of one resync. What was acknowledged before and meanwhile is there.

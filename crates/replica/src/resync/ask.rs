@@ -47,8 +47,9 @@ pub(crate) enum Ask {
 /// From the secondary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// It may. With whom it was last in sync, and whether it wrote something by itself since.
-    Begun { whole_with: Option<[SiteId; 2]>, wrote_alone: bool },
+    /// It may. With whom it was last in sync, whether it wrote something by itself since, and the last id
+    /// of a file that it has given out or heard of.
+    Begun { whole_with: Option<[SiteId; 2]>, wrote_alone: bool, ids_through: FileId },
     /// It holds something else.
     Foreign,
     /// It is done; what was asked about is the same.
@@ -287,9 +288,10 @@ impl In<'_> {
     fn reply(&mut self) -> Option<Reply> {
         Some(match self.u8()? {
             BEGUN => {
-                let wrote_alone = self.flag()?;
+                let (ids_through, wrote_alone) = (self.file()?, self.flag()?);
                 let whole_with = self.flag()?.then(|| Some([SiteId(self.array()?), SiteId(self.array()?)]));
-                Reply::Begun { wrote_alone, whole_with: whole_with.map_or(Some(None), |sites| sites.map(Some))? }
+                let whole_with = whole_with.map_or(Some(None), |sites| sites.map(Some))?;
+                Reply::Begun { whole_with, wrote_alone, ids_through }
             }
             FOREIGN => Reply::Foreign,
             DONE => Reply::Done,
@@ -311,8 +313,9 @@ impl Reply {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Out::default();
         match self {
-            Reply::Begun { whole_with, wrote_alone } => {
+            Reply::Begun { whole_with, wrote_alone, ids_through } => {
                 out.u8(BEGUN);
+                out.u64(ids_through.0);
                 out.u8((*wrote_alone).into());
                 out.u8(whole_with.is_some().into());
                 whole_with.iter().flatten().for_each(|site| out.0.extend_from_slice(&site.0));
@@ -384,8 +387,8 @@ mod tests {
             (0..bytes.len()).for_each(|cut| assert_eq!(Ask::decode(&bytes[..cut]), None));
         }
         let replies = [
-            Reply::Begun { whole_with: Some([SiteId([1; 16]), SiteId([2; 16])]), wrote_alone: true },
-            Reply::Begun { whole_with: None, wrote_alone: false },
+            Reply::Begun { whole_with: Some([SiteId([1; 16]), SiteId([2; 16])]), wrote_alone: true, ids_through: file },
+            Reply::Begun { whole_with: None, wrote_alone: false, ids_through: file },
             Reply::Rows { until: None, rows: vec![(key, [8; 16])] },
             Reply::Extents(vec![Extent { offset_bytes: 8192, len_bytes: 3 }]),
             Reply::Differ(vec![1, 500]),

@@ -76,10 +76,10 @@ pub(crate) const fn base_of(file: FileId) -> FileId {
 
 /// A file that is of use for the question `osn` only. None is ever made twice: its id names a map of
 /// blocks that may outlive it.
-const fn scratch_of(osn: Osn, number: u8) -> FileId {
+const fn scratch_of(osn: Osn, number: u16) -> FileId {
     const SCRATCH: u64 = LOCAL_FILES.0 | 1 << 62;
-    let (epoch, counter) = (osn.0 >> 48 & 0x3ff, osn.0 & ((1 << 44) - 1));
-    FileId(SCRATCH | epoch << 52 | counter << 8 | number as u64)
+    let (epoch, counter) = (osn.0 >> 48 & 0x3ff, osn.0 & ((1 << 42) - 1));
+    FileId(SCRATCH | epoch << 52 | counter << 10 | (number & 0x3ff) as u64)
 }
 
 fn digest(content: &[u8]) -> Digest {

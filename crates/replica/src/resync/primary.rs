@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use base::{Buf, FileId};
+use base::{Buf, FileId, WallNanos};
 use engine::store::{BLOCK_BYTES, Change as Put, Extent, LOCAL_FILES, StoreRefusal};
 use engine::{Listed, Store};
 use futures_util::stream::{self, TryStreamExt};
@@ -264,10 +264,15 @@ impl Errand {
 
     async fn begin(&self) -> Result<Terms, Stop> {
         let reply = self.ask(Ask::Begin { pair: self.site.config.pair }).await?;
-        let Reply::Begun { whole_with, wrote_alone } = reply else {
+        let Reply::Begun { whole_with, wrote_alone, ids_through } = reply else {
             self.site.count(|counters| counters.foreign += 1);
             return Err(Stop::Failed);
         };
+        if ids_through > self.site.engine.last_file_id() {
+            // Given out by the other site when it was alone: what it made of them is not to be met again.
+            let (file, at) = (ids_through, WallNanos(0));
+            self.site.commit(vec![Put::CreateFile { file, at }, Put::DropFile { file }]).await?;
+        }
         let mine = self.site.shelf.borrow().whole_with();
         let is_whole = mine.is_some_and(|sites| {
             let has = |site| sites.contains(&site);

@@ -109,7 +109,11 @@ async fn begin(site: &Inner) -> Result<Reply, StoreRefusal> {
         site.commit(vec![joins]).await?;
     }
     let shelf = site.shelf.borrow();
-    Ok(Reply::Begun { whole_with: shelf.whole_with(), wrote_alone: shelf.kept().snapshot.is_some() })
+    Ok(Reply::Begun {
+        whole_with: shelf.whole_with(),
+        wrote_alone: shelf.kept().snapshot.is_some(),
+        ids_through: site.engine.last_file_id(),
+    })
 }
 
 async fn page(site: &Inner, from: &[u8], to: Option<&Key>, digest: Digest) -> Result<Reply, StoreRefusal> {
@@ -140,7 +144,8 @@ async fn put_rows(site: &Inner, osn: Osn, drops: &[Key], puts: Vec<Row>) -> Resu
                 None => {}
             }
             is_reused |= site.wrote_alone();
-            changes.extend(make(site, file, frozen, scratch_of(osn, number as u8)).await?);
+            let scratch = [0, 1, 2].map(|part| scratch_of(osn, number as u16 * 4 + part));
+            changes.extend(make(site, (file, frozen), scratch).await?);
         } else if let Some((table, key)) = rows::table_and_key(&key) {
             changes.push(Put::Put { table, key: key.to_vec(), value });
         }
@@ -167,19 +172,34 @@ async fn listed(site: &Inner, file: FileId) -> Result<Option<Listed>, StoreRefus
 }
 
 /// A file that is to be filled; a snapshot is made anew when it is.
-async fn make(site: &Inner, file: FileId, frozen: bool, scratch: FileId) -> Result<Vec<Put>, StoreRefusal> {
+async fn make(
+    site: &Inner,
+    (file, frozen): (FileId, bool),
+    [scratch, beside @ ..]: [FileId; 3],
+) -> Result<Vec<Put>, StoreRefusal> {
     let at = WallNanos(0);
     if frozen {
         let made = Put::Snapshot { file: scratch, snapshot: file };
         return Ok(vec![Put::CreateFile { file: scratch, at }, made, Put::DropFile { file: scratch }]);
     }
-    let mut changes = vec![Put::CreateFile { file, at }];
-    let base = base_of(file);
-    if site.wrote_alone() && site.engine.head(base).await?.is_some() {
-        // This site had it when it became alone, and dropped it: its first blocks are the snapshot's.
-        changes.push(Put::Rollback { file, snapshot: base, map: scratch, at });
+    if !site.wrote_alone() {
+        return Ok(vec![Put::CreateFile { file, at }]);
     }
-    Ok(changes)
+    // This site may have given the id to something else, such as the blocks of a file that was rolled back: it
+    // gets blocks of another name. If it had the file when it became alone they start with those of then.
+    let base = base_of(file);
+    if site.engine.head(base).await?.is_some() {
+        return Ok(vec![Put::CreateFile { file, at }, Put::Rollback { file, snapshot: base, map: scratch, at }]);
+    }
+    let [empty, snapshot] = beside;
+    Ok(vec![
+        Put::CreateFile { file: empty, at },
+        Put::Snapshot { file: empty, snapshot },
+        Put::CreateFile { file, at },
+        Put::Rollback { file, snapshot, map: scratch, at },
+        Put::DropFile { file: snapshot },
+        Put::DropFile { file: empty },
+    ])
 }
 
 async fn open(site: &Inner, file: FileId, whole: bool, size_bytes: u64) -> Result<Reply, StoreRefusal> {
