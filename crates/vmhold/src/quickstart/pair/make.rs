@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use control::Problem;
+use control::{Problem, codes};
 use jiff::Timestamp;
 use node::{Founding, Introduction, PairConfig, StoreConfig};
 use tokio::runtime::Builder;
@@ -28,6 +28,8 @@ const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 50));
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NFS_PORT: u16 = 20049;
 const API_PORT: u16 = 8080;
+/// Another process may take a port between our look and our bind.
+const PORT_TRIES: usize = 5;
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Addresses of a demo.
@@ -53,8 +55,19 @@ impl Ports {
     }
 }
 
+/// Makes everything and starts it; with other ports if others were faster to take them.
+pub fn make_anywhere(args: &StartArgs, global: &Global) -> Result<(PairDemo, Running), Problem> {
+    for _ in 1..PORT_TRIES {
+        match make(args, global) {
+            Err(problem) if problem.code() == &codes::PORT_IN_USE => {}
+            outcome => return outcome,
+        }
+    }
+    make(args, global)
+}
+
 /// Makes everything and starts it, or leaves nothing.
-pub fn make(args: &StartArgs, global: &Global) -> Result<(PairDemo, Running), Problem> {
+fn make(args: &StartArgs, global: &Global) -> Result<(PairDemo, Running), Problem> {
     let ports = Ports::free(args.ports_from)?;
     let place = Place::of(&global.dir);
     let manifest = PairManifest {

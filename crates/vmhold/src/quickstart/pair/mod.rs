@@ -163,7 +163,7 @@ pub fn folder(global: &Global) -> PathBuf {
 pub fn start(args: &StartArgs, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let begun = Instant::now();
     store::check_folder(&Place::of(&global.dir), &global.dir)?;
-    let (demo, running) = make::make(args, global)?;
+    let (demo, running) = make::make_anywhere(args, global)?;
     let (site, pair) = demo.wait("a pair in sync", global, |_, pair| pair.not_ready().is_empty())?;
     if !args.no_load {
         let announced = announced(&demo.site(site))?;
