@@ -69,6 +69,13 @@ impl Engine {
         self.inner.written(file).await
     }
 
+    /// Whether a file writes to the map that a snapshot of it shows: it was not rolled back since. What was
+    /// written and then rolled back is in no difference of the two.
+    pub async fn goes_on_from(&self, file: FileId, snapshot: FileId) -> Result<bool, StoreRefusal> {
+        let (now, then) = (self.inner.chain(file).await?, self.inner.chain(snapshot).await?);
+        Ok(now.0.first().map(|layer| layer.map) == then.0.first().map(|layer| layer.map))
+    }
+
     /// Files and snapshots from `from` on, in order of their ids, so many at most.
     pub async fn files(&self, from: FileId, limit: usize) -> Result<Vec<Listed>, StoreRefusal> {
         self.inner.resident(|state| state.files_from(from, limit)).await

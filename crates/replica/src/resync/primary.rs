@@ -460,7 +460,7 @@ impl Errand {
         let (Some(then), Some(now)) = (engine.head(base).await?, engine.head(visit.file).await?) else {
             return Ok(true);
         };
-        let looks_same = form_of(&then) == form_of(&now);
+        let looks_same = form_of(&then) == form_of(&now) && engine.goes_on_from(visit.file, base).await?;
         Ok(!looks_same || !engine.differences(base, visit.file).await?.is_empty())
     }
 
@@ -469,11 +469,15 @@ impl Errand {
         let engine = &self.site.engine;
         let Some(head) = engine.head(visit.file).await? else { return Ok(None) };
         let origin = self.origin(visit).await?;
+        let base = base_of(visit.file);
+        // A resync that was cut off may have told the other site what was rolled back here since.
+        let is_whole = terms.is_whole
+            && (visit.frozen || engine.head(base).await?.is_some() && engine.goes_on_from(visit.file, base).await?);
         let open = |origin| Ask::Open {
             file: visit.file,
             frozen: visit.frozen,
             origin,
-            whole: terms.is_whole,
+            whole: is_whole,
             size_bytes: head.size_bytes,
         };
         let (origin, reply) = match self.ask(open(origin)).await? {
@@ -487,12 +491,9 @@ impl Errand {
         };
         // What the other site had when it was asked was begun here before.
         self.site.caught_up_now().await;
-        let base = base_of(visit.file);
         let mine = match origin {
             Some(origin) => engine.differences(origin, visit.file).await?,
-            None if !visit.frozen && terms.is_whole && engine.head(base).await?.is_some() => {
-                engine.differences(base, visit.file).await?
-            }
+            None if !visit.frozen && is_whole => engine.differences(base, visit.file).await?,
             None => engine.written(visit.file).await?,
         };
         Ok(Some(joined(mine.into_iter().chain(theirs).collect(), head.size_bytes)))

@@ -456,7 +456,7 @@ impl Pair {
         let mut rng = Rng::new(seed).fork("pair");
         let patience = if rng.percent(40) { Duration::from_secs(600) } else { Duration::from_millis(600) };
         let pair = Pair::of(seed, patience, PACE);
-        let clients = (1..=CLIENTS).map(|number| Client::new(number, rng.fork("client"))).collect();
+        let clients = (1..=CLIENTS).map(|number| Client::new(number, rng.fork(&format!("client {number}")))).collect();
         let run = Run { pair, clients, rng: RefCell::new(rng), seen: Cell::default() };
         run.pair.until(async || {
             for _ in 0..5 {
