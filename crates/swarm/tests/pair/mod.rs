@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::port::World;
 use base::{Epoch, FileId, Nanos, Osn, PairId, SiteId, WallNanos};
 use engine::store::{FileHead, LOCAL_FILES, Table};
 use engine::{Engine, Options, Store};
@@ -270,6 +271,12 @@ impl Pair {
 
     fn is_whole(&self) -> bool {
         (0..2).all(|site| self.replica(site).is_some_and(|one| one.with_mirror(Mirror::is_whole)))
+    }
+
+    /// What the site that serves stands on.
+    pub fn world_of_primary(&self) -> World {
+        let site = self.serving().unwrap();
+        self.places[site].node.borrow().world()
     }
 
     /// Until both are linked and settled.
