@@ -184,20 +184,27 @@ async fn snapshots(site: &Rc<Inner>, ticket: u64, rows: Vec<Put>) -> Result<Vec<
         site.settled.notified().await;
     }
     site.caught_up(ticket - 1).await;
+    let taken = snapshots_of_all(site).await?;
+    let mut parts: Vec<Part> = taken.into_iter().map(|changes| Part::Rows(None, changes)).collect();
+    push_rows(&mut parts, None, rows);
+    Ok(parts)
+}
+
+/// What takes a snapshot of every file as it is, in several records.
+pub(crate) async fn snapshots_of_all(site: &Inner) -> Result<Vec<Vec<Put>>, StoreRefusal> {
     // What an earlier one left is of another moment.
     while drop_local(site).await? {}
     site.origins.borrow_mut().clear();
-    let (mut from, mut parts) = (FileId(0), Vec::new());
+    let (mut from, mut all) = (FileId(0), Vec::new());
     loop {
         let listed = site.engine.files(from, FILES_AT_A_TIME).await?;
         let Some(last) = listed.last().map(|one| one.file).filter(|_| listed[0].file < LOCAL_FILES) else { break };
         from = FileId(last.0 + 1);
         let own = listed.into_iter().filter(|one| !one.frozen && one.file < LOCAL_FILES);
-        let taken = own.map(|one| Put::Snapshot { file: one.file, snapshot: base_of(one.file) });
-        push_rows(&mut parts, None, taken.collect());
+        let taken: Vec<Put> = own.map(|one| Put::Snapshot { file: one.file, snapshot: base_of(one.file) }).collect();
+        all.extend(Some(taken).filter(|taken| !taken.is_empty()));
     }
-    push_rows(&mut parts, None, rows);
-    Ok(parts)
+    Ok(all)
 }
 
 /// While both are in sync no resync needs anything.
@@ -216,7 +223,7 @@ async fn drop_some_local(site: &Rc<Inner>) -> Result<bool, StoreRefusal> {
     Ok(more)
 }
 
-async fn drop_local(site: &Rc<Inner>) -> Result<bool, StoreRefusal> {
+async fn drop_local(site: &Inner) -> Result<bool, StoreRefusal> {
     let local = site.engine.files(LOCAL_FILES, FILES_AT_A_TIME).await?;
     site.commit(local.iter().map(|one| Put::DropFile { file: one.file }).collect()).await?;
     Ok(!local.is_empty())

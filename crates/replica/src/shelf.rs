@@ -66,7 +66,7 @@ struct StateRow {
 #[repr(C)]
 struct MemberRow {
     pair: [u8; 16],
-    is_whole: u8,
+    flags: u8,
     sites: [[u8; 16]; 2],
 }
 
@@ -77,19 +77,21 @@ struct Member {
     /// The sites that the last record named that said in sync, the smaller first: both hold the same but
     /// for what either has written since.
     whole_with: Option<[SiteId; 2]>,
+    /// A resync has begun to tell this site what it lacks; what it had before is in snapshots of its own.
+    is_told: bool,
 }
 
 impl Member {
     fn of(standing: &Standing) -> Member {
         let whole = standing.secondary.filter(|_| standing.in_sync).map(|secondary| [standing.primary, secondary]);
         let sorted = |[one, other]: [SiteId; 2]| if one.0 <= other.0 { [one, other] } else { [other, one] };
-        Member { pair: standing.pair, whole_with: whole.map(sorted) }
+        Member { pair: standing.pair, whole_with: whole.map(sorted), is_told: false }
     }
 
     fn row(self) -> Put {
         let row = MemberRow {
             pair: self.pair.0,
-            is_whole: self.whole_with.is_some().into(),
+            flags: u8::from(self.whole_with.is_some()) | u8::from(self.is_told) << 1,
             sites: self.whole_with.map_or([[0; 16]; 2], |sites| sites.map(|site| site.0)),
         };
         Put::Put { table: PAIR, key: vec![MEMBER], value: row.as_bytes().to_vec() }
@@ -167,7 +169,18 @@ impl Shelf {
 
     /// This site's content is the pair's from now on; what has to be committed for it.
     pub fn join(&mut self, pair: PairId) -> Put {
-        self.be(Member { pair, whole_with: None })
+        self.be(Member { pair, whole_with: None, is_told: false })
+    }
+
+    /// Whether a resync has begun to tell this site something.
+    pub fn is_told(&self) -> bool {
+        self.member.is_some_and(|member| member.is_told)
+    }
+
+    /// One begins: what has to be committed when the snapshots of before are there.
+    pub fn begin_to_be_told(&mut self) -> Option<Put> {
+        let member = self.member?;
+        Some(self.be(Member { is_told: true, ..member }))
     }
 
     fn be(&mut self, member: Member) -> Put {
@@ -353,9 +366,10 @@ impl Loading {
         match *kind {
             STATE => self.state(value),
             MEMBER => {
-                let row = MemberRow::read_from_bytes(value).ok().filter(|row| row.is_whole < 2)?;
-                let whole_with = (row.is_whole == 1).then_some(row.sites.map(SiteId));
-                self.shelf.member = Some(Member { pair: PairId(row.pair), whole_with });
+                let row = MemberRow::read_from_bytes(value).ok().filter(|row| row.flags < 4)?;
+                let whole_with = (row.flags & 1 != 0).then_some(row.sites.map(SiteId));
+                let is_told = row.flags & 2 != 0;
+                self.shelf.member = Some(Member { pair: PairId(row.pair), whole_with, is_told });
                 Some(())
             }
             FLIGHT => self.flight(u32::from_be_bytes(rest.try_into().ok()?), value),

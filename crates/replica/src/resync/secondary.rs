@@ -14,6 +14,7 @@ use super::ask::{Ask, Digest, Key, Reply, Row, Run};
 use super::primary::digest_of_block;
 use super::rows::{self, Page};
 use super::{base_of, scratch_of};
+use crate::appender::snapshots_of_all;
 use crate::replica::{Inner, flat};
 
 /// Rows of one answer.
@@ -108,10 +109,19 @@ async fn begin(site: &Inner) -> Result<Reply, StoreRefusal> {
         let joins = site.shelf.borrow_mut().join(site.config.pair);
         site.commit(vec![joins]).await?;
     }
+    let is_told = site.shelf.borrow().is_told();
+    if !is_told && !site.wrote_alone() {
+        // What this one is told and the primary takes back after a cut is found by what this site had.
+        for changes in snapshots_of_all(site).await? {
+            site.commit(changes).await?;
+        }
+        let begins = site.shelf.borrow_mut().begin_to_be_told();
+        site.commit(begins.into_iter().collect()).await?;
+    }
     let shelf = site.shelf.borrow();
     Ok(Reply::Begun {
         whole_with: shelf.whole_with(),
-        wrote_alone: shelf.kept().snapshot.is_some(),
+        wrote_alone: is_told || shelf.kept().snapshot.is_some(),
         ids_through: site.engine.last_file_id(),
     })
 }
@@ -205,9 +215,8 @@ async fn make(
 async fn open(site: &Inner, file: FileId, whole: bool, size_bytes: u64) -> Result<Reply, StoreRefusal> {
     let Some(there) = listed(site, file).await?.filter(|there| !there.frozen) else { return Ok(Reply::Gone) };
     let engine = &site.engine;
-    let extents = match (whole, site.wrote_alone()) {
-        (true, false) => Vec::new(),
-        (true, true) if engine.head(base_of(file)).await?.is_some() => engine.differences(base_of(file), file).await?,
+    let extents = match whole {
+        true if engine.head(base_of(file)).await?.is_some() => engine.differences(base_of(file), file).await?,
         _ => engine.written(file).await?,
     };
     if there.head.size_bytes > size_bytes {
