@@ -113,6 +113,9 @@ impl Replication {
                 reasons.push("the sites do not hold the same".to_owned());
             }
         }
+        if self.role == Role::Primary && !self.serves {
+            reasons.push("this site is primary and does not serve".to_owned());
+        }
         for (what, reach) in [("the other site", &self.peer), ("the witness", &self.witness)] {
             if !reach.answers {
                 let why = reach.why_not.as_deref().map_or_else(String::new, |why| format!(": {why}"));
@@ -274,6 +277,7 @@ mod tests {
             (Replication { state: PairState::Unknown, ..well.clone() }, "not known yet"),
             (Replication { state: PairState::Paused, ..well.clone() }, "paused"),
             (Replication { state: PairState::Resyncing, ..well.clone() }, "do not hold the same"),
+            (Replication { serves: false, ..well.clone() }, "does not serve"),
             (Replication { witness: away(Some("refused")), ..well.clone() }, "the witness is not reached: refused"),
             (Replication { peer: away(None), ..well.clone() }, "the other site is not reached"),
         ];

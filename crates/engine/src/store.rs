@@ -259,6 +259,12 @@ pub trait Store: 'static {
     /// Up to `limit` rows in key order, from the first key `>= from`.
     async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal>;
 
+    /// Returns when whoever asks may be told what this store holds; what was said before may be said again
+    /// only then. A store that nobody else can take over from always may.
+    async fn may_tell(&self) -> Result<(), StoreRefusal> {
+        Ok(())
+    }
+
     /// Where the time of operations goes, if this store measures it.
     fn meter(&self) -> Option<&Meter> {
         None

@@ -247,7 +247,12 @@ impl<S: Store> Service<S> {
         } else {
             self.serve(&request, input, &mut reply).await;
         }
-        Answer::Reply(reply)
+        // Attributes and locks are known without asking the store. One of two sites must not tell them,
+        // either, while the other one may be serving; whoever lost its place says nothing at all.
+        match self.fs.store().may_tell().await {
+            Ok(()) => Answer::Reply(reply),
+            Err(_) => Answer::Hangup,
+        }
     }
 
     /// Answers one UDP datagram. Over UDP there are only the portmapper, without its long

@@ -54,6 +54,11 @@ pub(crate) async fn run(
     report.drives_absent = absent as u64;
     report.seconds = begun.elapsed().as_secs_f64();
     if report.needed && agree(&report)? {
+        if let Some(pair) = config.pair.as_ref().filter(|_| !report.is_complete()) {
+            // The other site would go on believing that this copy is whole.
+            return Err(cannot("it is one of two copies, and not all of it would come back".to_owned())
+                .note(format!("nothing was changed; the other copy is at {}", pair.peer_address)));
+        }
         let restored = salvage.restore(group, media.legs(), world.clone(), pool::options_of(config)).await;
         let opened = restored.map_err(|fault| cannot(fault.to_string()).note("nothing was changed"))?;
         // What the journal has lost is refused, as at any opening.

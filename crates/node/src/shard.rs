@@ -101,7 +101,8 @@ impl Shard {
                 shard.set_front(Some(front));
             }
             (None, Some(site)) => {
-                tokio::task::spawn_local(site.clone().take_turns(shard.clone(), (world, identity)));
+                let turns = site.clone().take_turns(shard.clone(), (world.clone(), identity));
+                world.spawn.spawn("front", Box::pin(turns));
             }
             (None, None) => {}
         }

@@ -77,6 +77,10 @@ impl Store for SiteStore {
         either!(self, store => store.scan(table, from, limit).await)
     }
 
+    async fn may_tell(&self) -> Result<(), StoreRefusal> {
+        either!(self, store => store.may_tell().await)
+    }
+
     fn meter(&self) -> Option<&Meter> {
         either!(self, store => store.meter())
     }

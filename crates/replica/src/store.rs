@@ -132,6 +132,10 @@ impl Store for Replica {
         Ok(found)
     }
 
+    async fn may_tell(&self) -> Result<(), StoreRefusal> {
+        self.inner.admitted().await
+    }
+
     fn meter(&self) -> Option<&Meter> {
         self.inner.engine.meter()
     }

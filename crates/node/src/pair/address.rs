@@ -16,11 +16,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use control::{Problem, codes};
-use tokio::process::Command;
+use tokio::io::AsyncReadExt;
+use tokio::process::{ChildStderr, Command};
 use tokio::time::timeout;
 
 /// A hook takes at most this.
 const WITHIN: Duration = Duration::from_secs(10);
+/// What it said before it ended comes within this.
+const WORDS_WITHIN: Duration = Duration::from_millis(200);
 
 /// See the module's head.
 #[derive(Clone, Debug)]
@@ -60,16 +63,30 @@ impl Address {
         };
         let mut command = Command::new(hook);
         command.arg(what).arg(self.at.ip().to_string()).arg(self.at.port().to_string());
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = timeout(WITHIN, command.output()).await.map_err(|_| failed("it takes too long".to_owned()))?;
-        let output = ended.map_err(|error| failed(error.to_string()))?;
-        if output.status.success() {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let stderr = child.stderr.take();
+        // Its own end, not that of what it may leave behind.
+        let ended = timeout(WITHIN, child.wait()).await.map_err(|_| failed("it takes too long".to_owned()))?;
+        let status = ended.map_err(|error| failed(error.to_string()))?;
+        if status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().last().unwrap_or("it says nothing");
-        Err(failed(format!("{}: {last}", output.status)))
+        Err(failed(format!("{status}: {}", last_words(stderr).await)))
     }
+}
+
+/// The last line that the hook wrote, if it comes soon.
+async fn last_words(stderr: Option<ChildStderr>) -> String {
+    let mut said = Vec::new();
+    if let Some(mut stderr) = stderr {
+        let mut part = [0; 4096];
+        while let Ok(Ok(length @ 1..)) = timeout(WORDS_WITHIN, stderr.read(&mut part)).await {
+            said.extend_from_slice(&part[..length]);
+            said.drain(..said.len().saturating_sub(part.len()));
+        }
+    }
+    String::from_utf8_lossy(&said).lines().last().unwrap_or("it says nothing").to_owned()
 }
 
 #[cfg(test)]
@@ -94,6 +111,18 @@ mod tests {
         address.up().await.unwrap();
         address.down().await;
         assert_eq!(std::fs::read_to_string(said).unwrap(), "up 10.10.0.50 2049\ndown 10.10.0.50 2049\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_leaves_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = hook(
+            folder.path(),
+            "sleep 60 & echo $! >pid; exit 0".replace("pid", &folder.path().join("pid").display().to_string()).as_str(),
+        );
+        timeout(Duration::from_secs(9), address.up()).await.unwrap().unwrap();
+        let child = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+        std::process::Command::new("kill").arg(child.trim()).status().unwrap();
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::port::Clock;
+use base::port::{Clock, World};
 use control::Problem;
 use mirror::Input;
 use replica::Replica;
@@ -56,10 +56,10 @@ impl Questions {
         self,
         membership: &Membership,
         within: Duration,
-        site: (Rc<dyn Clock>, Replica),
+        (world, replica): (&World, Replica),
     ) -> Result<(), Problem> {
         let client = WitnessClient::of_site(membership, within)?;
-        tokio::task::spawn_local(self.carry(client, site));
+        world.spawn.spawn("asker", Box::pin(self.carry(client, (world.clock.clone(), replica))));
         Ok(())
     }
 

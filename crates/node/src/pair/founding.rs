@@ -7,7 +7,6 @@
 //! other absence. A pool can do so once: it is made by it.
 
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use base::{Epoch, Osn, PairId, SiteId, WallNanos};
@@ -96,12 +95,14 @@ pub fn join(
     listen: std::net::SocketAddr,
     datastore: Option<&str>,
 ) -> Result<Founding, Problem> {
-    let me = Membership::of(folder)?.site()?;
+    let membership = Membership::of(folder)?;
+    let me = membership.site()?;
     if me == invitation.from.site {
         return Err(Problem::new(&codes::BAD_INPUT, "a site cannot be paired with itself")
             .why("the invitation is from this site"));
     }
     let PairInvitation { pair, content_key, handle_key, from } = invitation.clone();
+    runtime()?.block_on(is_invited(&membership, (pair, me)))?;
     let standing = paired(pair, from.site, me);
     let config = config_of(pair, (from, listen), folder, datastore);
     Ok(Founding { standing, content_key, handle_key, config })
@@ -128,13 +129,30 @@ fn config_of(
 
 async fn agree(membership: &Membership, (pair, me): (PairId, SiteId), secondary: SiteId) -> Result<Standing, Problem> {
     let mut client = WitnessClient::of_site(membership, ANSWER_WITHIN)?;
-    let clock = Rc::new(BootClock::start());
+    let clock = BootClock::start();
     let steps = [AskKind::Found { lease_ms: LEASE_MS }, AskKind::Join { secondary }, AskKind::InSync];
     for (seen_version, kind) in (0..).zip(steps) {
-        let (_, verdict) = client.ask(&Ask { pair, from: me, seen_version, kind }, &*clock).await?;
+        let (_, verdict) = client.ask(&Ask { pair, from: me, seen_version, kind }, &clock).await?;
         verdict.outcome.map_err(|refusal| refused(&client, refusal))?;
     }
     Ok(paired(pair, me, secondary))
+}
+
+/// The witness says whom the pair takes in; and that nobody took over yet, since from then on a blank pool
+/// is not what both held when they were paired.
+async fn is_invited(membership: &Membership, (pair, me): (PairId, SiteId)) -> Result<(), Problem> {
+    let mut client = WitnessClient::of_site(membership, ANSWER_WITHIN)?;
+    let look = Ask { pair, from: me, seen_version: 0, kind: AskKind::Look };
+    let (_, verdict) = client.ask(&look, &BootClock::start()).await?;
+    let invited = verdict.standing.is_some_and(|standing| standing.secondary == Some(me) && standing.epoch == Epoch(1));
+    if verdict.outcome.is_ok() && invited {
+        return Ok(());
+    }
+    let why = match verdict.outcome {
+        Err(refusal) => refusal.to_string(),
+        Ok(_) => "the pair has another secondary, or has changed its primary since".to_owned(),
+    };
+    Err(Problem::new(&codes::BAD_INPUT, "this site is not the one that the invitation is for").why(why))
 }
 
 fn refused(client: &WitnessClient, refusal: Refusal) -> Problem {

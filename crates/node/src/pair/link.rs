@@ -16,13 +16,16 @@
 //! What ends a link: an error, a frame that makes no sense, or the mirror, which watches for silence.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::port::World;
 use base::{Buf, GroupId, PairId, SiteId};
 use control::tls::{Fingerprint, Pem};
 use control::{Problem, mutual};
@@ -37,6 +40,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::pair::config::PairConfig;
@@ -50,12 +54,15 @@ const PEER_REGISTER: &str = "peer";
 const GREET_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before another call.
 const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// The same after one that was refused.
+const CALL_REFUSED: Duration = Duration::from_secs(2);
 /// The same after one that got through.
 const CALL_ANEW: Duration = Duration::from_millis(5);
 /// What was said before a link was given up leaves within this, or not at all.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(200);
-/// Handshakes at a time: strangers cannot take all memory.
-const GREETINGS_MAX: usize = 16;
+/// Handshakes at a time: strangers cannot take all memory, and no address all places.
+const GREETINGS_MAX: usize = 64;
+const GREETINGS_PER_ADDRESS: usize = 4;
 /// Bytes that are read or written at a time, at least.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Frames that leave with one write.
@@ -69,11 +76,62 @@ struct Preface {
     pair: [u8; 16],
     site: [u8; 16],
     pool: [u8; 16],
+    /// Epoch of the pool's owner: it rises with each opening, so an older copy of the pool shows a lower one.
+    opening: U64,
 }
 
 const MAGIC: [u8; 8] = *b"vmhpair1";
+/// What each end says of the other one's preface.
+const TAKEN: u8 = 0;
 const OTHER_POOL: &str =
     "the pool of the other site is not the one that this one was paired with: it does not hold what it should";
+const OLDER_POOL: &str =
+    "the pool of the other site is an older copy of the one that was met last: it lacks what was written since";
+
+/// What is kept of the other site's pool.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Peer {
+    pool: [u8; 16],
+    opening: U64,
+}
+
+/// Why the other site's pool is not taken for its copy.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum NotTaken {
+    #[error("{OTHER_POOL}")]
+    OtherPool,
+    #[error("{OLDER_POOL}")]
+    OlderPool,
+    #[error("what the other site is cannot be kept: {0}")]
+    NotKept(String),
+}
+
+impl NotTaken {
+    const fn verdict(&self) -> u8 {
+        match self {
+            Self::OtherPool => 1,
+            Self::OlderPool => 2,
+            Self::NotKept(_) => 3,
+        }
+    }
+
+    /// What the other end says of this one.
+    fn told(verdict: u8) -> io::Error {
+        let why = match verdict {
+            1 => "the other site refuses this pool: it is not the one that it was paired with",
+            2 => "the other site refuses this pool: it is an older copy of the one that it met last",
+            _ => "the other site refuses this pool, and cannot keep what it is",
+        };
+        io::Error::new(io::ErrorKind::PermissionDenied, why)
+    }
+}
+
+impl From<NotTaken> for io::Error {
+    fn from(why: NotTaken) -> io::Error {
+        io::Error::new(io::ErrorKind::PermissionDenied, why)
+    }
+}
 
 /// How the link is, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +151,8 @@ pub(super) struct Links {
     peer_address: String,
     group: Group,
     last_number: Cell<u64>,
+    has_met: Cell<bool>,
+    greeting: RefCell<BTreeMap<IpAddr, usize>>,
     /// The link that is up, and where its frames go.
     current: RefCell<Option<(u64, mpsc::UnboundedSender<Frame>)>>,
     hung: Notify,
@@ -107,7 +167,8 @@ pub(super) enum Way {
 
 impl Links {
     /// No link yet.
-    pub fn new(me: SiteId, config: &PairConfig, group: Group) -> Rc<Links> {
+    pub async fn new(me: SiteId, config: &PairConfig, group: Group) -> Rc<Links> {
+        let has_met = group.register_read(PEER_REGISTER).await.version > 0;
         Rc::new(Links {
             pair: config.id,
             me,
@@ -116,10 +177,17 @@ impl Links {
             peer_address: config.peer_address.clone(),
             group,
             last_number: Cell::new(0),
+            has_met: Cell::new(has_met),
+            greeting: RefCell::default(),
             current: RefCell::default(),
             hung: Notify::new(),
             state: RefCell::default(),
         })
+    }
+
+    /// Whether this pool was ever linked with the other site's.
+    pub fn has_met(&self) -> bool {
+        self.has_met.get()
     }
 
     /// Takes the address where the other site calls, if it does.
@@ -135,17 +203,23 @@ impl Links {
     }
 
     /// Sees to it that there is a link whenever there can be one, for ever.
-    pub async fn keep(self: Rc<Self>, way: Way, replica: Replica) {
+    pub async fn keep(self: Rc<Self>, way: Way, (world, replica): (World, Replica)) {
         match way {
             Way::Calls(tls) => loop {
                 let before = self.last_number.get();
                 let called = self.call(&tls, &replica).await;
                 self.ended(&called);
-                // One that was up and given up is wanted again at once.
+                // One that was up and given up is wanted again at once; what was refused will be again.
                 let was_up = self.last_number.get() > before;
-                tokio::time::sleep(if was_up { CALL_ANEW } else { CALL_AGAIN }).await;
+                let is_refused = called.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+                tokio::time::sleep(match (was_up, is_refused) {
+                    (true, _) => CALL_ANEW,
+                    (_, true) => CALL_REFUSED,
+                    _ => CALL_AGAIN,
+                })
+                .await;
             },
-            Way::IsCalled(listener, tls) => self.answer(listener, TlsAcceptor::from(tls), replica).await,
+            Way::IsCalled(listener, tls) => self.answer(listener, TlsAcceptor::from(tls), (world, replica)).await,
         }
     }
 
@@ -163,29 +237,57 @@ impl Links {
         self.carry(TlsStream::Client(stream), replica).await
     }
 
-    async fn answer(self: Rc<Self>, listener: TcpListener, tls: TlsAcceptor, replica: Replica) {
+    async fn answer(self: Rc<Self>, listener: TcpListener, tls: TlsAcceptor, (world, replica): (World, Replica)) {
         let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
         loop {
             let Ok(greeting) = greetings.clone().acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
+                    let Some(place) = Greeting::of(&self, from.ip()) else { continue };
                     let (links, tls, replica) = (self.clone(), tls.clone(), replica.clone());
-                    tokio::task::spawn_local(async move {
+                    let carried = async move {
                         let greeted = timeout(GREET_WITHIN, links.greet_caller(stream, tls)).await;
-                        drop(greeting);
+                        drop((greeting, place));
                         let ended = match greeted {
                             Ok(Ok(stream)) => links.carry(stream, &replica).await,
                             Ok(Err(error)) => Err(error),
                             Err(_) => Err(io::ErrorKind::TimedOut.into()),
                         };
                         links.ended(&ended);
-                    });
+                    };
+                    world.spawn.spawn("link", Box::pin(carried));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept the other site");
                     tokio::time::sleep(CALL_AGAIN).await;
                 }
             }
+        }
+    }
+}
+
+/// A place for a handshake.
+struct Greeting(Rc<Links>, IpAddr);
+
+impl Greeting {
+    /// One for `from`, if it does not have too many.
+    fn of(links: &Rc<Links>, from: IpAddr) -> Option<Greeting> {
+        let mut greeting = links.greeting.borrow_mut();
+        let own = greeting.entry(from).or_default();
+        if *own >= GREETINGS_PER_ADDRESS {
+            return None;
+        }
+        *own += 1;
+        Some(Greeting(links.clone(), from))
+    }
+}
+
+impl Drop for Greeting {
+    fn drop(&mut self) {
+        let mut greeting = self.0.greeting.borrow_mut();
+        match greeting.get_mut(&self.1) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(greeting.remove(&self.1)),
         }
     }
 }
@@ -203,7 +305,8 @@ impl Links {
 
     /// Both ends say who they are.
     async fn greet(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
-        let own = Preface { magic: MAGIC, pair: self.pair.0, site: self.me.0, pool: self.group.id().0 };
+        let opening = self.group.owner_epoch().unwrap_or_default().into();
+        let own = Preface { magic: MAGIC, pair: self.pair.0, site: self.me.0, pool: self.group.id().0, opening };
         stream.write_all(own.as_bytes()).await?;
         stream.flush().await?;
         let mut bytes = [0; size_of::<Preface>()];
@@ -215,19 +318,34 @@ impl Links {
         if theirs.pair != self.pair.0 || theirs.site != self.peer.0 {
             return Err(io::Error::other("the other site is in another pair"));
         }
-        self.know_pool(GroupId(theirs.pool)).await
+        let known = self.know_pool(GroupId(theirs.pool), theirs.opening.get()).await;
+        let verdict = known.as_ref().map_or_else(|why| why.verdict(), |()| TAKEN);
+        stream.write_all(&[verdict]).await?;
+        stream.flush().await?;
+        known?;
+        match stream.read_u8().await? {
+            TAKEN => Ok(()),
+            verdict => Err(NotTaken::told(verdict)),
+        }
     }
 
-    /// The pool that is met first is the one, for good.
-    async fn know_pool(&self, pool: GroupId) -> io::Result<()> {
+    /// The pool that is met first is the one, for good, and it never becomes an older one.
+    async fn know_pool(&self, pool: GroupId, opening: u64) -> Result<(), NotTaken> {
         let known = self.group.register_read(PEER_REGISTER).await;
-        if known.version == 0 {
-            return self.group.register_cas(PEER_REGISTER, 0, &pool.0).await.map(drop).map_err(io::Error::other);
+        if known.version > 0 {
+            let Ok(last) = Peer::read_from_bytes(&known.bytes) else { return Err(NotTaken::OtherPool) };
+            if last.pool != pool.0 {
+                return Err(NotTaken::OtherPool);
+            }
+            match opening.cmp(&last.opening.get()) {
+                Ordering::Less => return Err(NotTaken::OlderPool),
+                Ordering::Equal => return Ok(()),
+                Ordering::Greater => {}
+            }
         }
-        if known.bytes[..] != pool.0[..] {
-            return Err(io::Error::other(OTHER_POOL));
-        }
-        Ok(())
+        let met = Peer { pool: pool.0, opening: opening.into() };
+        let kept = self.group.register_cas(PEER_REGISTER, known.version, met.as_bytes()).await;
+        kept.map(|_| self.has_met.set(true)).map_err(|refused| NotTaken::NotKept(refused.to_string()))
     }
 
     /// Carries frames until the link ends.
@@ -369,7 +487,7 @@ mod tests {
         Group::create(drives, GroupOptions::default(), real_world()).await.unwrap()
     }
 
-    fn site(me: u8, peer: u8, pair: PairId, group: &Group) -> Rc<Links> {
+    async fn site(me: u8, peer: u8, pair: PairId, group: &Group) -> Rc<Links> {
         let config = PairConfig {
             id: pair,
             peer: SiteId([peer; 16]),
@@ -381,12 +499,14 @@ mod tests {
             address_hook: None,
             out_of_sync_delay_ms: None,
         };
-        Links::new(SiteId([me; 16]), &config, group.clone())
+        Links::new(SiteId([me; 16]), &config, group.clone()).await
     }
 
     async fn meet(one: &Links, other: &Links) -> [Result<(), String>; 2] {
-        let (mut here, mut there) = duplex(1024);
-        let (one, other) = tokio::join!(one.greet(&mut here), other.greet(&mut there));
+        let (here, there) = duplex(1024);
+        // Each end closes when it has refused, as a connection does.
+        let greet = async |links: &Links, mut stream: tokio::io::DuplexStream| links.greet(&mut stream).await;
+        let (one, other) = tokio::join!(greet(one, here), greet(other, there));
         [one, other].map(|greeted| greeted.map_err(|error| error.to_string()))
     }
 
@@ -396,14 +516,57 @@ mod tests {
         let tests = async {
             let [a, b, c] =
                 [pool(folder.path(), "a").await, pool(folder.path(), "b").await, pool(folder.path(), "c").await];
-            let (first, second, impostor) = (site(1, 2, PAIR, &a), site(2, 1, PAIR, &b), site(2, 1, PAIR, &c));
+            let (first, second) = (site(1, 2, PAIR, &a).await, site(2, 1, PAIR, &b).await);
+            let impostor = site(2, 1, PAIR, &c).await;
+            assert!(!first.has_met());
             assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())]);
             assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())], "again");
             let [refused, _] = meet(&first, &impostor).await;
             assert_eq!(refused, Err(OTHER_POOL.to_owned()));
-            let again = site(1, 2, PAIR, &a);
+            let again = site(1, 2, PAIR, &a).await;
+            assert!(again.has_met(), "it is remembered");
             assert_eq!(meet(&again, &impostor).await[0], Err(OTHER_POOL.to_owned()), "after a restart");
             assert_eq!(meet(&again, &second).await, [Ok(()), Ok(())]);
+        };
+        LocalSet::new().run_until(tests).await;
+    }
+
+    /// A drive image that was put back shows an opening that the other site has seen pass.
+    #[tokio::test]
+    async fn an_older_copy_of_the_pool_is_refused_and_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let tests = async {
+            let (a, b) = (pool(folder.path(), "a").await, pool(folder.path(), "b").await);
+            let own =
+                async |group: &Group| group.own(raid::ControllerId([1; 16]), Duration::from_secs(1)).await.unwrap();
+            own(&b).await;
+            let old = own(&b).await.epoch;
+            own(&b).await;
+            let (first, second) = (site(1, 2, PAIR, &a).await, site(2, 1, PAIR, &b).await);
+            assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())]);
+            assert_eq!(first.know_pool(b.id(), old).await, Err(NotTaken::OlderPool));
+            assert_eq!(first.know_pool(b.id(), old + 1).await, Ok(()), "the same life again");
+            own(&b).await;
+            assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())], "opened anew");
+            assert_eq!(first.know_pool(b.id(), old + 1).await, Err(NotTaken::OlderPool), "what was met last counts");
+            let told = NotTaken::told(NotTaken::OlderPool.verdict()).to_string();
+            assert!(told.contains("older copy"), "{told}");
+        };
+        LocalSet::new().run_until(tests).await;
+    }
+
+    #[tokio::test]
+    async fn no_address_takes_all_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let tests = async {
+            let links = site(2, 1, PAIR, &pool(folder.path(), "a").await).await;
+            let (stranger, peer) = (IpAddr::from([10, 0, 0, 9]), IpAddr::from([10, 0, 0, 1]));
+            let mut held: Vec<Greeting> =
+                (0..GREETINGS_PER_ADDRESS).map(|_| Greeting::of(&links, stranger).unwrap()).collect();
+            assert!(Greeting::of(&links, stranger).is_none());
+            assert!(Greeting::of(&links, peer).is_some());
+            held.pop();
+            assert!(Greeting::of(&links, stranger).is_some(), "one has ended");
         };
         LocalSet::new().run_until(tests).await;
     }
@@ -413,8 +576,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tests = async {
             let (a, b) = (pool(folder.path(), "a").await, pool(folder.path(), "b").await);
-            let first = site(1, 2, PAIR, &a);
-            for stranger in [site(2, 1, PairId([8; 16]), &b), site(3, 1, PAIR, &b)] {
+            let first = site(1, 2, PAIR, &a).await;
+            for stranger in [site(2, 1, PairId([8; 16]), &b).await, site(3, 1, PAIR, &b).await] {
                 let [refused, _] = meet(&first, &stranger).await;
                 assert!(refused.unwrap_err().contains("another pair"));
             }

@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use base::port::World;
+use base::port::{Clock, World};
 use base::{Epoch, SiteId};
 use control::Problem;
 use datastore::{DatastoreOptions, Filesystem, Identity, OpenRefusal};
@@ -35,7 +35,7 @@ use engine::Engine;
 use mirror::Mirror;
 use mirror::wire::Frame;
 use replica::{Outside, Replica};
-use witness::{Ask, Standing};
+use witness::{Ask, AskKind, Standing};
 use witness_serve::membership::Membership;
 use world_real::BootClock;
 
@@ -52,7 +52,9 @@ use crate::site_store::SiteStore;
 
 /// Number of the pair's records in the journal.
 const STREAM: u32 = 1;
-/// Pause before an address that is taken is tried again, and before a front that did not open is.
+/// Pause before a front that did not open is opened again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before an address that is taken is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the mirror reaches, and the front that it may cut off.
@@ -88,6 +90,13 @@ impl Outside for Reach {
     }
 
     fn ask(&self, number: u64, ask: Ask) {
+        if matches!(ask.kind, AskKind::TakeOver { .. }) && !self.links.has_met() {
+            // A pool that was never there when anything was written has nothing to take over with.
+            return tracing::warn!(
+                code = "VH4012",
+                "this pool has never met the other site: it does not take over by itself"
+            );
+        }
         self.asker.ask(number, ask);
     }
 
@@ -116,6 +125,7 @@ pub(crate) struct Site {
     pub config: PairConfig,
     pub replica: Replica,
     witness_address: String,
+    clock: Rc<dyn Clock>,
     asker: Asker,
     links: Rc<Links>,
     serving: Rc<Serving>,
@@ -131,7 +141,7 @@ impl Site {
         let membership = Membership::of(&config.membership)?;
         let me = membership.site()?;
         let world = World { clock: Rc::new(BootClock::start()), ..world.clone() };
-        let links = Links::new(me, config, engine.group().clone());
+        let links = Links::new(me, config, engine.group().clone()).await;
         let way = links.way(config.listen, &membership.pem()).await?;
         let (asker, questions) = Asker::new();
         let serving = Rc::new(Serving::default());
@@ -142,10 +152,11 @@ impl Site {
                 .why(fault.to_string())
         })?;
         let within = config.mirror(me).answer_within;
-        questions.answer(&membership, within, (world.clock.clone(), replica.clone()))?;
-        tokio::task::spawn_local(links.clone().keep(way, replica.clone()));
+        questions.answer(&membership, within, (&world, replica.clone()))?;
+        world.spawn.spawn("link", Box::pin(links.clone().keep(way, (world.clone(), replica.clone()))));
         let witness_address = membership.address;
-        Ok(Rc::new(Site { me, config: config.clone(), replica, witness_address, asker, links, serving }))
+        let clock = world.clock;
+        Ok(Rc::new(Site { me, config: config.clone(), replica, witness_address, clock, asker, links, serving }))
     }
 
     /// Whether this site cannot go on and must be opened again.
@@ -155,6 +166,7 @@ impl Site {
 
     /// Serves whenever this site is primary, for ever.
     pub async fn take_turns(self: Rc<Self>, shard: Rc<Shard>, ground: (World, Identity)) {
+        let mut told = String::new();
         let address = Address::new(self.config.address_hook.clone(), shard.config.nfs);
         // An earlier life may have left it up.
         address.down().await;
@@ -171,8 +183,13 @@ impl Site {
             shard.set_front(None);
             address.down().await;
             if let Err(problem) = served {
-                tracing::error!(code = %problem.code(), "{}", problem.what());
-                tokio::time::sleep(TRY_AGAIN).await;
+                // Said once, however often it is tried.
+                let why = format!("{}: {}", problem.what(), problem.reason().unwrap_or_default());
+                if why != told {
+                    tracing::error!(code = %problem.code(), "{why}; it is tried again until it works");
+                    told = why;
+                }
+                tokio::time::sleep(OPEN_AGAIN).await;
             }
         }
     }

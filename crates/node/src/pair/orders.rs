@@ -20,6 +20,9 @@ impl Site {
         let link = self.links.state();
         let trouble = self.asker.trouble();
         let known = self.replica.with_mirror(|mirror| mirror.kept().memory.known);
+        // Without a lease it holds its tongue although its doors are open.
+        let now = self.clock.now();
+        let serves = serves && self.replica.with_mirror(|mirror| mirror.tells(now) == Some(true));
         let role = match known {
             None => Role::Unknown,
             Some(known) if known.primary == self.me => Role::Primary,
