@@ -209,3 +209,23 @@ fn a_client_that_takes_no_replies_stops_itself() {
     }
     assert!(total > 100 << 20, "in the end all are answered");
 }
+
+/// One of two sites that has lost its place answers nothing, not even what it knows without its store: attributes
+/// from memory, and replies it gave before. Its connections end.
+#[test]
+fn a_store_that_may_not_tell_is_not_heard() {
+    const GETATTR: (u32, u32, u32) = (100_003, 3, 1);
+    let (server, mut client, root) = start();
+    let mut arguments = Encoder::default();
+    arguments.opaque(&root);
+    let getattr = client.record(GETATTR, arguments.bytes());
+    assert_eq!(status(&client.exchange(&getattr)[0]), 0, "the attributes are in memory now");
+    let create = client.record(CREATE, &create_args(&root, b"f"));
+    assert_eq!(status(&client.exchange(&create)[0]), 0);
+    server.store.is_silenced.set(true);
+    for record in [getattr, create] {
+        let mut again = server.client([10, 0, 0, 1]);
+        assert!(again.exchange(&record).is_empty());
+        assert_eq!(again.wire.receive(&[]), Standing::Over);
+    }
+}

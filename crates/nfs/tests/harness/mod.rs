@@ -63,6 +63,8 @@ impl Chance for NoChance {
 pub struct GatedStore {
     inner: MemoryStore,
     pub is_shut: Cell<bool>,
+    /// It has lost its place: nothing that it holds may be told.
+    pub is_silenced: Cell<bool>,
     pub changes: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -119,6 +121,9 @@ impl Store for GatedStore {
     }
     async fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, StoreRefusal> {
         self.inner.scan(table, from, limit).await
+    }
+    async fn may_tell(&self) -> Result<(), StoreRefusal> {
+        if self.is_silenced.get() { Err(StoreRefusal::Stopped) } else { Ok(()) }
     }
     fn space(&self) -> Space {
         self.inner.space()
