@@ -124,6 +124,9 @@ fn what_was_removed_comes_back_and_what_came_since_stays() {
     // A clone does not go over what is there.
     assert_eq!(run(lab.fs.clone_vm("vms", "100", "a", "101")), Err(Refusal::Exists));
     assert_eq!(run(lab.fs.clone_vm("vms", "100", "none", "300")), Err(Refusal::NoEntry));
+    let before = run(lab.fs.vms()).unwrap();
+    assert_eq!(run(lab.fs.clone_vm("vms", "100", "a", "c2")), Err(Refusal::BadArgument), "no VM would be made of it");
+    assert_eq!(run(lab.fs.vms()).unwrap(), before);
     lab.assert_clean();
 }
 

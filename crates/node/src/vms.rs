@@ -199,6 +199,10 @@ impl Shard {
         let made = self.fs()?.clone_vm(datastore, vm, name, new).await.map_err(|refusal| match refusal {
             Refusal::NoEntry => no_snapshot(datastore, vm, name),
             Refusal::Exists => exists(new),
+            Refusal::BadArgument => {
+                Problem::new(&codes::BAD_INPUT, format!("a clone of {vm} cannot be named \"{new}\""))
+                    .why("its files would not be recognised as a VM of that name; VMs of Proxmox VE are numbers")
+            }
             refusal => refused(vm, refusal),
         })?;
         let (datastore, vm) = (datastore.to_owned(), new.to_owned());

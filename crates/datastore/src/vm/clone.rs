@@ -93,6 +93,11 @@ impl<S: Store> Filesystem<S> {
         let rows: Vec<FrozenRow> = self.frozen_files(found.set).await?.into_iter().map(|(_, row)| row).collect();
         let old: Vec<&str> = rows.iter().map(|row| row.path.as_str()).collect();
         let paths = new_paths(&old, new);
+        let made: Vec<&str> = paths.iter().map(String::as_str).collect();
+        if recognise(&old).contains(&Some(vm)) && !recognise(&made).contains(&Some(new)) {
+            // Proxmox VE's are numbers: files of another name would be there, and no VM.
+            return Err(Refusal::BadArgument);
+        }
         let root = self.named(datastore.as_bytes()).ok_or(Refusal::NoEntry)?.root;
         let _passes = self.gates.enter_all(&self.folders_there(root, &paths).await?).await;
         self.lay_out(root, found.row.datastore, &rows, &paths).await?;
