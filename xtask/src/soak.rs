@@ -31,6 +31,8 @@ enum Part {
     Mirror,
     /// Two controllers on the drives, and drives pulled and mixed, looked into further
     Brains,
+    /// Drives of two groups pulled, pushed, swapped and mixed for long, with crashes
+    Assembly,
     /// Miri over the portable parts of base and parity
     Miri,
     /// Real processes killed under load, and every pair of ways to lose two drives
@@ -53,6 +55,9 @@ pub struct SoakArgs {
     /// First seed
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Seeds of `assembly`, 10,000 steps each
+    #[arg(long, default_value_t = 1000)]
+    walks: u64,
     /// Times the nearly full pool's size is overwritten
     #[arg(long, default_value_t = 40)]
     pool_sizes: u64,
@@ -114,6 +119,12 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
                 "one value, one takeover and one drive more than in CI; six steps of pulling and mixing".to_owned(),
                 outcome,
             )
+        }
+        Part::Assembly => {
+            let test = ["test", "--release", "-p", "raid", "--test", "two_groups"];
+            let walks = cargo().env("VMHOLD_WALK_SEEDS", &args.walks.to_string());
+            let walks = walks.env("VMHOLD_WALK_FROM", &args.from.to_string()).env("VMHOLD_WALK_STEPS", "10000");
+            (format!("{} seeds from {}, 10,000 steps each", args.walks, args.from), walks.args(test).run())
         }
         Part::Miri => ("base and parity".to_owned(), miri(tree)),
         Part::Kills => {

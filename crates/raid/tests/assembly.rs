@@ -230,19 +230,3 @@ fn every_sequence_of_four_mishaps() {
         walk.check();
     }
 }
-
-/// Decides R-RAID-08, with `brains.rs` for every sequence of four: drives of two groups pulled,
-/// pushed and mixed for 10,000 steps.
-#[test]
-fn ten_thousand_steps_of_pulling_pushing_and_mixing() {
-    for seed in 0..20 {
-        let mut walk = Walk::new(1000 + seed);
-        walk.bays.resize(8, None);
-        for step in 0..500 {
-            walk.step(walk.pick(4));
-            if step % 5 == 0 {
-                walk.check();
-            }
-        }
-    }
-}

@@ -6,12 +6,13 @@
 
 mod double;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use base::id::{DriveId, GroupId};
-use double::{MemoryDrive, Rig, ports};
+use double::history::History;
+use double::{MemoryDrive, Rig, ports, yields};
 use raid::header::{GroupHeader, MemberRecord, Standing};
 use raid::label::Label;
 use raid::layout::{Policy, Shape};
@@ -98,68 +99,25 @@ fn a_takeover_that_crashes_anywhere_loses_nothing() {
     assert!(went_on > 20 && fenced > 20, "both happened: {went_on}, {fenced}");
 }
 
-/// One attempt to change the register, or one look at it by an opening.
-#[derive(Clone, Debug)]
-struct Op {
-    began: u64,
-    /// `u64::MAX`: never answered.
-    ended: u64,
-    /// Version and value, if the register has or had them; `None` if it was refused.
-    version: Option<u64>,
-    value: Vec<u8>,
-}
-
-/// The history of a register whose changes carry versions is that of a single register if each
-/// version has one value, and no operation that begins after another has ended sees less.
-fn check_linear(history: &[Op]) {
-    let mut values = std::collections::BTreeMap::new();
-    for op in history {
-        let Some(version) = op.version else { continue };
-        let value = values.entry(version).or_insert_with(|| op.value.clone());
-        assert_eq!(*value, op.value, "two values for version {version}");
-    }
-    for before in history.iter().filter(|op| op.ended < u64::MAX && op.version.is_some()) {
-        for after in history.iter().filter(|op| op.began > before.ended) {
-            assert!(after.version.is_none_or(|version| version >= before.version.unwrap()), "{before:?}, {after:?}");
-        }
-    }
-}
-
 /// A controller: opens the group, changes the register a few times, goes away; again.
-async fn controller(rig: &Rig, seat: Seat, time: &Cell<u64>, history: &RefCell<Vec<Op>>, rounds: u64) -> u64 {
-    let tick = || time.replace(time.get() + 1);
+async fn controller(rig: &Rig, seat: Seat, history: &RefCell<History>, rounds: u64) -> u64 {
     let mut done = 0;
     for round in 0..rounds {
         // Back-off is the caller's business: here, any number of turns.
-        for _ in 0..rig.bench.turns.random() % 200 {
-            let mut yielded = false;
-            std::future::poll_fn(|_| match std::mem::replace(&mut yielded, true) {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
-            })
-            .await;
-        }
-        let began = tick();
+        yields((rig.bench.turns.random() % 200) as u32).await;
+        let floor = history.borrow().begin();
         let Ok(group) = Group::open_as(seat, ports(&rig.drives), None, rig.bench.world()).await else { continue };
         let mut root = group.register_read("root").await;
         if group.is_owner().await {
-            let op = Op { began, ended: tick(), version: Some(root.version), value: root.bytes.clone() };
-            history.borrow_mut().push(op);
+            history.borrow_mut().end(floor, root.version, &root.bytes);
         }
         for change in 0..rig.bench.turns.random() % 6 {
             let value = format!("{seat:?} {round} {change}").into_bytes();
-            let at = history.borrow().len();
-            let op = Op { began: tick(), ended: u64::MAX, version: None, value: value.clone() };
-            history.borrow_mut().push(op);
-            match group.register_cas("root", root.version, &value).await {
-                Ok(version) => {
-                    root.version = version;
-                    done += 1;
-                    let op = &mut history.borrow_mut()[at];
-                    (op.version, op.ended) = (Some(version), tick());
-                }
-                Err(_) => break,
-            }
+            let floor = history.borrow().begin();
+            let Ok(version) = group.register_cas("root", root.version, &value).await else { break };
+            root.version = version;
+            done += 1;
+            history.borrow_mut().end(floor, version, &value);
         }
     }
     done
@@ -175,11 +133,11 @@ fn the_history_of_two_controllers_is_that_of_one_register() {
         let group = rig.create(3);
         rig.bench.run(group.register_cas("root", 0, b"founded")).unwrap();
         drop(group);
-        let (time, history) = (Cell::new(0), RefCell::default());
+        let history = RefCell::default();
         rig.drives.iter().for_each(|drive| drive.yields.set(1 + (rig.bench.turns.random() % 4) as u32));
         for _ in 0..3 {
-            let one = controller(&rig, Seat::First, &time, &history, 4);
-            let other = controller(&rig, Seat::Second, &time, &history, 4);
+            let one = controller(&rig, Seat::First, &history, 4);
+            let other = controller(&rig, Seat::Second, &history, 4);
             let both = futures_util::future::join(one, other);
             let polls = (rig.bench.turns.random() % 5000) as usize;
             match rig.bench.crash_after(polls, both) {
@@ -190,9 +148,9 @@ fn the_history_of_two_controllers_is_that_of_one_register() {
         }
         // A value that may have been set without an answer counts when it is seen.
         let last = rig.bench.run(rig.open().unwrap().register_read("root"));
-        let op = Op { began: time.get(), ended: u64::MAX, version: Some(last.version), value: last.bytes };
-        history.borrow_mut().push(op);
-        check_linear(&history.borrow());
+        let mut history = history.borrow_mut();
+        let floor = history.begin();
+        history.end(floor, last.version, &last.bytes);
     }
     assert!(changes > 50 && crashes > 10, "{changes} changes, {crashes} crashes");
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod history;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -141,6 +143,15 @@ impl Bench {
     }
 }
 
+/// Waits for so many turns of the loop.
+pub async fn yields(turns: u32) {
+    for _ in 0..turns {
+        let mut yielded = false;
+        std::future::poll_fn(|_| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
+    }
+}
+
 /// One entry of a drive's write trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -219,13 +230,24 @@ impl MemoryDrive {
 
     /// Bytes as they are now, without any fault.
     pub fn peek(&self, offset_bytes: u64, len_bytes: usize) -> Vec<u8> {
-        let sectors = self.sectors.borrow();
-        let first = offset_bytes / SECTOR as u64;
-        let count = len_bytes.div_ceil(SECTOR) as u64;
-        let mut bytes: Vec<u8> =
-            (first..first + count).flat_map(|sector| sectors.get(&sector).copied().unwrap_or([0; SECTOR])).collect();
+        let mut bytes = vec![0; len_bytes.next_multiple_of(SECTOR)];
+        self.peek_into(offset_bytes, &mut bytes);
         bytes.truncate(len_bytes);
         bytes
+    }
+
+    /// The same into whole sectors.
+    fn peek_into(&self, offset_bytes: u64, bytes: &mut [u8]) {
+        let sectors = self.sectors.borrow();
+        let first = offset_bytes / SECTOR as u64;
+        let mut at = 0;
+        for (&sector, content) in sectors.range(first..first + (bytes.len() / SECTOR) as u64) {
+            let start = (sector - first) as usize * SECTOR;
+            bytes[at..start].fill(0);
+            bytes[start..start + SECTOR].copy_from_slice(content);
+            at = start + SECTOR;
+        }
+        bytes[at..].fill(0);
     }
 
     /// Changes bytes on the media, behind everyone's back.
@@ -265,13 +287,7 @@ impl MemoryDrive {
     }
 
     async fn pause(&self) {
-        for _ in 0..self.yields.get() {
-            let mut yielded = false;
-            std::future::poll_fn(
-                |_| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending },
-            )
-            .await;
-        }
+        yields(self.yields.get()).await;
     }
 
     fn take_trick(&self, wanted: impl Fn(&Trick) -> bool) -> Option<Trick> {
@@ -303,7 +319,7 @@ impl MemoryDrive {
             Some(Trick::ShiftRead(shift)) => shift,
             _ => 0,
         };
-        buf.copy_from_slice(&self.peek(offset_bytes.checked_add_signed(shift).unwrap(), buf.len()));
+        self.peek_into(offset_bytes.checked_add_signed(shift).unwrap(), buf);
         Ok(())
     }
 
@@ -360,7 +376,7 @@ impl Drive for MemoryDrive {
     fn write(&self, offset_bytes: u64, data: Vec<Buf>) -> LocalFuture<'_, Result<(), MediaFault>> {
         Box::pin(async move {
             self.pause().await;
-            let whole: Vec<u8> = data.iter().flat_map(|piece| piece.to_vec()).collect();
+            let whole = data.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat();
             self.do_write(offset_bytes, &whole)
         })
     }
