@@ -45,6 +45,8 @@ pub struct DriveInfo {
     pub capacity_bytes: u64,
     /// Offsets and lengths of reads and writes are multiples of this (512 or 4,096).
     pub align_bytes: u32,
+    /// The system says that it is a disk that turns.
+    pub turns: bool,
     /// How it is driven ("io_uring direct", "threads", "memory"), for status.
     pub access: &'static str,
 }

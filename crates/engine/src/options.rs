@@ -31,8 +31,8 @@ pub struct Options {
     pub stripes_in_flight: usize,
     /// Stripes rebuilt at a time.
     pub rebuild_in_flight: usize,
-    /// How stripes are looked at in the background.
-    pub scrub: ScrubPolicy,
+    /// How stripes are looked at in the background; `None`: as the drives want it.
+    pub scrub: Option<ScrubPolicy>,
     /// With changes, a checkpoint happens at least this often.
     pub checkpoint_every: Duration,
     /// How often the background work looks around.
@@ -69,7 +69,7 @@ impl Default for Options {
             quiet_after: Duration::from_millis(500),
             stripes_in_flight: 4,
             rebuild_in_flight: 4,
-            scrub: ScrubPolicy::FLASH,
+            scrub: None,
             checkpoint_every: Duration::from_secs(10),
             tick: Duration::from_millis(250),
             era_poll: Duration::from_millis(1),

@@ -44,6 +44,7 @@ const HISTORY: usize = 16;
 const FRESH_MAX: usize = 65_536;
 /// While there is nothing to look at, or somebody goes first.
 const IDLE: Duration = Duration::from_secs(1);
+const IDLE_MIN: Duration = Duration::from_millis(10);
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
 /// How stripes are looked at in the background.
@@ -336,8 +337,15 @@ impl Inner {
         }
     }
 
+    /// What was asked for, or what the drives want. Disks want to be looked at more often, and one is
+    /// enough: a stripe is as good as its worst drive.
+    fn scrub_policy(&self) -> ScrubPolicy {
+        let of_drives = || if self.group.has_disks() { ScrubPolicy::DISK } else { ScrubPolicy::FLASH };
+        self.options.scrub.unwrap_or_else(of_drives)
+    }
+
     fn scrub_interval(&self, record: &Record, left: u64) -> Duration {
-        let policy = &self.options.scrub;
+        let policy = self.scrub_policy();
         if record.pass.asked_for {
             return policy.interval_min;
         }
@@ -348,7 +356,7 @@ impl Inner {
 
     /// A stripe was just written.
     pub fn note_fresh(&self, stripe: StripeId, generation: u64) {
-        if self.options.scrub.read_back_after.is_some() {
+        if self.scrub_policy().read_back_after.is_some() {
             let mut fresh = self.scrubber.fresh.borrow_mut();
             fresh.push_back((self.world.clock.now(), stripe, generation));
             if fresh.len() > FRESH_MAX {
@@ -357,9 +365,18 @@ impl Inner {
         }
     }
 
+    /// When something is to be read back, at the earliest.
+    fn next_read_back(&self) -> Nanos {
+        let after = self.scrub_policy().read_back_after.unwrap_or(IDLE_MAX);
+        let oldest = self.scrubber.fresh.borrow().front().map(|(at, _, _)| *at);
+        let now = self.world.clock.now();
+        // A while from now at least, for the case that it cannot be done at once.
+        (oldest.unwrap_or(now) + after).max(now + IDLE_MIN)
+    }
+
     /// Reads back what was written long enough ago.
     async fn read_back(&self) {
-        let Some(after) = self.options.scrub.read_back_after else { return };
+        let Some(after) = self.scrub_policy().read_back_after else { return self.scrubber.fresh.borrow_mut().clear() };
         loop {
             let next = self.scrubber.fresh.borrow().front().copied();
             let Some((at, stripe, generation)) = next else { return };
@@ -433,7 +450,7 @@ impl Inner {
     fn scrub_due(&self) -> Nanos {
         let started = self.scrubber.record.borrow().pass.started;
         let gone = Duration::from_nanos(self.world.clock.wall().0.saturating_sub(started.0));
-        self.world.clock.now() + self.options.scrub.full_pass.saturating_sub(gone)
+        self.world.clock.now() + self.scrub_policy().full_pass.saturating_sub(gone)
     }
 
     /// The pass has been over everything. False if that was nothing.
@@ -463,7 +480,7 @@ pub(crate) async fn scrub_for_ever(inner: Rc<Inner>) {
     let mut next = inner.world.clock.now() + inner.scrub_pause_time();
     loop {
         // Reading back has its own time.
-        let soon = inner.world.clock.now() + inner.options.scrub.read_back_after.unwrap_or(IDLE_MAX);
+        let soon = inner.next_read_back();
         let changed = std::pin::pin!(inner.scrubber.changed.notified());
         let told = matches!(select(changed, inner.world.clock.sleep_until(next.min(soon))).await, Either::Left(_));
         if inner.is_stopped() {

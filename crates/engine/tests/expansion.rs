@@ -98,6 +98,106 @@ fn a_pool_is_expanded_under_load() {
     }
 }
 
+/// Latencies of one client's operations, in microseconds.
+#[derive(Default)]
+struct Seen {
+    reads: Vec<f64>,
+    writes: Vec<f64>,
+}
+
+impl Seen {
+    /// Writes a block and reads a cold one.
+    async fn one(&mut self, engine: &Engine, file: FileId, turn: u64) {
+        let clock = engine.group().world().clock.clone();
+        let us_since = |start: base::Nanos| clock.now().since(start).as_nanos() as f64 / 1e3;
+        let (start, at) = (clock.now(), turn * 7919 % COLD);
+        write_blocks(engine, file, COLD + at % 300..COLD + at % 300 + 1, turn as u8).await;
+        self.writes.push(us_since(start));
+        let start = clock.now();
+        check_blocks(engine, file, at..at + 1, 0).await;
+        self.reads.push(us_since(start));
+        world_sim::node::sleep_for(&*clock, Duration::from_micros(100)).await;
+    }
+}
+
+fn p99(latencies: &[f64]) -> f64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() * 99 / 100]
+}
+
+/// Blocks that are only read, and do not fit the cache.
+const COLD: u64 = 1200;
+
+/// Decides R-EXP-04: clients beside an expansion wait no longer than a tenth more than before, and
+/// data is on the new drives within a second.
+#[test]
+fn clients_do_not_notice_an_expansion() {
+    let flash = world_sim::Latency {
+        read_ns: 80_000,
+        write_ns: 60_000,
+        flush_ns: 50_000,
+        per_page_ns: 2_000,
+        jitter_ns: 40_000,
+        channels: 4,
+        ..world_sim::Latency::default()
+    };
+    println!(
+        "| drives | p99 µs of reads before, beside | of writes before, beside | longest before, beside | it took ms | data on new drives after ms |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for more in [1, 12] {
+        let (pool, new, file) = start(20 + more as u64, COLD + 300, more);
+        pool.drives.iter().chain(&new).chain(&pool.legs).for_each(|media| media.set_latency(flash));
+        let node = pool.world.node();
+        pool.world
+            .run_until(async {
+                let (engine, _) = pool.open(&node).await;
+                let clock = node.world().clock;
+                let (mut before, mut beside) = (Seen::default(), Seen::default());
+                for turn in 0..6000 {
+                    before.one(&engine, file, turn).await;
+                }
+                let began = clock.now();
+                let (took, on_new) = (Cell::new(None), Cell::new(None));
+                let growing = async {
+                    engine.expand(ports(&node, &new), None).await.unwrap();
+                    took.set(Some(clock.now().since(began)));
+                };
+                let load = async {
+                    for turn in 6000..12_000 {
+                        beside.one(&engine, file, turn).await;
+                        let is_grown = engine.group().status().drives.len() == 12 + more;
+                        if on_new.get().is_none() && is_grown && used_extents(&engine, 12).iter().any(|used| *used > 0)
+                        {
+                            on_new.set(Some(clock.now().since(began)));
+                        }
+                    }
+                };
+                futures_util::future::join(growing, load).await;
+                let (took, on_new) = (took.get().unwrap(), on_new.get().expect("data is on the new drives"));
+                let longest = |seen: &Seen| seen.reads.iter().chain(&seen.writes).copied().fold(0.0, f64::max);
+                let (reads, writes) =
+                    ([p99(&before.reads), p99(&beside.reads)], [p99(&before.writes), p99(&beside.writes)]);
+                println!(
+                    "| 12 to {} | {:.0}, {:.0} | {:.0}, {:.0} | {:.0}, {:.0} | {:.1} | {:.0} |",
+                    12 + more,
+                    reads[0],
+                    reads[1],
+                    writes[0],
+                    writes[1],
+                    longest(&before),
+                    longest(&beside),
+                    took.as_secs_f64() * 1e3,
+                    on_new.as_secs_f64() * 1e3
+                );
+                assert!(reads[1] <= reads[0] * 1.1 && writes[1] <= writes[0] * 1.1, "{reads:?}, {writes:?}");
+                assert!(on_new < Duration::from_secs(1), "{on_new:?}");
+            })
+            .done();
+    }
+}
+
 /// Decides R-EXP-04: old stripes stay where they are at the moment of expansion; as data is
 /// written over, space evens out over all drives.
 #[test]

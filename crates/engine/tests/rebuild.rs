@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base::port::{Clock, Drive, DriveInfo, LocalFuture, MediaFault};
 use base::{Buf, BufMut, FileId, Nanos};
-use engine::{Engine, Store};
+use engine::{Engine, ScrubPolicy, Store};
 use pool::{Pool, bytes_of, check_blocks, content_in, write_blocks};
 use raid::{DriveState, GroupState, Slot};
 use world_sim::node::sleep_for;
@@ -216,21 +216,77 @@ fn rebuild_throttled(blocks: u64) -> (f64, u64, u64) {
         .done()
 }
 
+/// Blocks of the pools that are rebuilt and scrubbed to see what that costs.
+const SIZES: [u64; 3] = [600, 1200, 1800];
+const UNIT_BYTES: u64 = 68 << 10;
+
+/// Of each two sizes the cost is, for what is written, the same within 5 %.
+fn assert_proportional(what: &str, costs: &[f64]) {
+    let (least, most) =
+        costs.iter().fold((f64::MAX, 0.0_f64), |(least, most), &cost| (least.min(cost), most.max(cost)));
+    assert!(most <= least * 1.05, "{what}: {costs:?}");
+}
+
 /// Decides R-REB-07: what a rebuild takes follows what was written, and it keeps the slowest
 /// drive at work: at least 0.8 of what that one can do.
 #[test]
 fn a_rebuild_is_as_fast_as_the_slowest_drive_and_proportional_to_what_is_written() {
-    let (few_seconds, few_bytes, few_units) = rebuild_throttled(300);
-    let (seconds, bytes, units) = rebuild_throttled(900);
-    let unit_bytes = 68 << 10;
-    for (bytes, units) in [(few_bytes, few_units), (bytes, units)] {
-        assert!(bytes * 100 <= units * unit_bytes * 105 + (200 << 10) * 100, "{bytes} bytes for {units} units");
+    println!("| rebuild, spare of 10 MB/s | s | written to it, of what it holds | of what it can do |");
+    println!("|---|---|---|---|");
+    let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    for blocks in SIZES {
+        let (seconds, bytes, units) = rebuild_throttled(blocks);
+        let held = (units * UNIT_BYTES) as f64;
+        let (written, rate) = (bytes as f64 / held, held / seconds / 10e6);
+        println!("| {units} units of {} KiB | {seconds:.3} | {written:.3} | {rate:.2} |", UNIT_BYTES >> 10);
+        // The records of the rebuild and the group header are written beside them.
+        assert!(bytes as f64 <= held * 1.05 + f64::from(200 << 10), "{bytes} bytes for {units} units");
+        assert!(rate >= 0.8, "{rate} of what the spare can do");
+        times.push(seconds / units as f64);
+        sizes.push(written);
     }
-    let rate = (units * unit_bytes) as f64 / seconds;
-    println!("{units} units in {seconds:.3} s: {:.2} of what the spare can do", rate / 10e6);
-    assert!(rate >= 0.8 * 10e6, "{rate} bytes a second");
-    let (by_time, by_units) = (seconds / few_seconds, units as f64 / few_units as f64);
-    assert!((by_time / by_units - 1.0).abs() < 0.1, "{by_time} times the time for {by_units} times the units");
+    assert_proportional("seconds a unit", &times);
+    assert_proportional("bytes a unit", &sizes);
+}
+
+/// Bytes that a scrub reads of drives that move 20 MB a second, seconds that it takes, and bytes of the
+/// stripes that hold something.
+fn scrub_throttled(blocks: u64) -> (u64, f64, u64) {
+    let (mut pool, _, _) = start(12, blocks);
+    pool.options.scrub = Some(ScrubPolicy { full_pass: Duration::from_secs(1 << 30), ..ScrubPolicy::FLASH });
+    let node = pool.world.node();
+    pool.world
+        .run_until(async {
+            let drives: Vec<_> = pool.drives.iter().map(|media| Throttled::new(&node, media, 20_000_000)).collect();
+            let ports = drives.iter().map(|drive| drive.clone() as Rc<dyn Drive>).collect();
+            let group = raid::Group::open(ports, None, node.world()).await.unwrap();
+            let legs = pool.legs.iter().map(|media| node.leg(media)).collect();
+            let (engine, _) = Engine::open(group, legs, node.world(), pool.options.clone()).await.unwrap();
+            let moved = || drives.iter().map(|drive| drive.moved_bytes.get()).sum::<u64>();
+            let (begun, before) = (node.world().clock.now(), moved());
+            let stripes = engine.scrub().await.unwrap().stripes;
+            // 4+2 over seven drives.
+            (moved() - before, node.world().clock.now().since(begun).as_secs_f64(), stripes * 6 * UNIT_BYTES)
+        })
+        .done()
+}
+
+/// A scrub reads what is written and no more, whatever the size of the drives.
+#[test]
+fn a_scrub_is_proportional_to_what_is_written() {
+    println!("| scrub, drives of 20 MB/s | s | read, of what is written |");
+    println!("|---|---|---|");
+    let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    for blocks in SIZES {
+        let (bytes, seconds, written) = scrub_throttled(blocks);
+        let read = bytes as f64 / written as f64;
+        println!("| {:.1} MiB of stripes | {seconds:.3} | {read:.3} |", written as f64 / MIB as f64);
+        assert!((0.95..1.05).contains(&read), "{bytes} bytes read of {written}");
+        times.push(seconds / written as f64);
+        sizes.push(read);
+    }
+    assert_proportional("seconds a byte", &times);
+    assert_proportional("bytes a byte", &sizes);
 }
 
 /// Two drives are being filled when a third is lost: the pass goes on and ends, what was

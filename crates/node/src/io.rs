@@ -278,7 +278,7 @@ mod tests {
             ("file on tmpfs", "file in memory"),
             ("Never Heard Of 9000", "unknown flash"),
         ] {
-            assert_eq!(settings.profiles.of(model).name, name, "for {model}");
+            assert_eq!(settings.profiles.of(model, false).name, name, "for {model}");
         }
     }
 
@@ -293,8 +293,8 @@ mod tests {
         std::fs::write(folder.path().join("a.toml"), ext4).unwrap();
         let config = IoConfig { profiles: Some(folder.path().to_owned()), ..IoConfig::default() };
         let settings = settings(Some(&config)).unwrap();
-        assert_eq!(settings.profiles.of("file on ext4").depth, 7);
-        assert_eq!(settings.profiles.of("own 99").class, DriveClass::Disk);
+        assert_eq!(settings.profiles.of("file on ext4", false).depth, 7);
+        assert_eq!(settings.profiles.of("own 99", false).class, DriveClass::Disk);
     }
 
     #[test]

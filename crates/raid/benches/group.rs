@@ -24,7 +24,14 @@ struct Memory(RefCell<Vec<u8>>);
 impl Drive for Memory {
     fn info(&self) -> DriveInfo {
         let capacity_bytes = DRIVE_BYTES as u64;
-        DriveInfo { model: "memory".into(), serial: "".into(), capacity_bytes, align_bytes: 512, access: "memory" }
+        DriveInfo {
+            model: "memory".into(),
+            serial: "".into(),
+            capacity_bytes,
+            align_bytes: 512,
+            turns: false,
+            access: "memory",
+        }
     }
     fn read(&self, offset_bytes: u64, mut buf: BufMut) -> LocalFuture<'_, (Result<(), MediaFault>, BufMut)> {
         let (at, len) = (offset_bytes as usize, buf.len());

@@ -22,6 +22,7 @@ use crate::member::{DriveState, Member};
 use crate::membership::write_labels;
 use crate::paxos::Seat;
 use crate::principal::Principal;
+use crate::profile::DriveClass;
 use crate::proposal::Hand;
 use crate::register::{SlotValue, Stamp, encode_session, encode_slot};
 use crate::slow::Judge;
@@ -245,6 +246,8 @@ impl Drop for StripeGuard {
 }
 
 /// Buffers kept for reuse: whole units, and ranges of a few sectors.
+/// Data units that a stripe keeps which leaves out a slow drive, if it gets narrower by that.
+const DATA_WITHOUT_SLOW_MIN: u8 = 4;
 const UNITS_KEPT: usize = 64;
 const SECTORS_KEPT: usize = 256;
 pub(crate) const SECTORS_BYTES: usize = 16 << 10;
@@ -337,6 +340,16 @@ impl Group {
         self.inner.all_members().iter().map(|member| member.lane.as_ref().map(Lane::status)).collect()
     }
 
+    /// Whether one of the drives is a disk that turns: such drives want their stripes looked at more often.
+    pub fn has_disks(&self) -> bool {
+        let classes = self
+            .inner
+            .all_members()
+            .into_iter()
+            .filter_map(|member| member.lane.as_ref().map(|lane| lane.profile().class));
+        classes.into_iter().any(|class| class == DriveClass::Disk)
+    }
+
     /// Late reads and what was done about them.
     pub fn hedges(&self) -> HedgeCounters {
         self.inner.hedges.get()
@@ -375,7 +388,7 @@ impl Group {
     pub fn geometry(&self, segment: SegmentId) -> Option<Geometry> {
         self.segment(segment).map(|segment| segment.geometry)
     }
-    /// Geometry of the next segment; `None` when no drives take one.
+    /// Geometry of the next segment, a slow drive counted; `None` when no drives take one.
     pub fn next_geometry(&self) -> Option<Geometry> {
         let header = self.inner.header.borrow();
         let load = self.load(&header);
@@ -440,12 +453,29 @@ impl Group {
         load
     }
 
+    /// Drives of the next segment. One that is far slower than all others is left out, if theirs
+    /// is as safe and not too narrow: every write to the segment would wait for it.
+    fn choose(&self, header: &GroupHeader, id: SegmentId) -> Option<(Geometry, Vec<Slot>)> {
+        let mut load = self.load(header);
+        let all = header.policy.choose(id, &load)?;
+        let judge = self.inner.judge.borrow();
+        let Some(slow) = header.members.iter().position(|member| judge.is_the_slow_one(member.drive)) else {
+            return Some(all);
+        };
+        load.free[slow] = 0;
+        let others = header.policy.choose(id, &load);
+        let suffices = |geometry: Geometry| {
+            geometry.parity == all.0.parity && (geometry.data == all.0.data || geometry.data >= DATA_WITHOUT_SLOW_MIN)
+        };
+        Some(others.filter(|(geometry, _)| suffices(*geometry)).unwrap_or(all))
+    }
+
     /// Opens a segment on the healthy drives with most free extents. It is in the group
     /// header, durably, when this returns; a crash before leaves no trace.
     pub async fn open_segment(&self) -> Result<SegmentId, NoSpace> {
         let opened = self.change_header(|header| {
             let id = SegmentId(header.next_segment);
-            let (geometry, slots) = header.policy.choose(id, &self.load(header))?;
+            let (geometry, slots) = self.choose(header, id)?;
             let extents = self.inner.extents.borrow();
             let extent_of = |slot: Slot| extents[usize::from(slot.0)].peek().expect("chosen for its free extents");
             let places: Vec<Place> = slots.into_iter().map(|slot| Place { slot, extent: extent_of(slot) }).collect();

@@ -91,6 +91,7 @@ struct LaneState {
     drive: Rc<dyn Drive>,
     flow: Rc<Flow>,
     model: String,
+    turns: bool,
     profile: RefCell<Rc<Profile>>,
     queue: RefCell<Queue<Rc<Gate>>>,
     /// The drive is not used any more.
@@ -251,7 +252,7 @@ impl Flow {
         let settings = FlowSettings::default();
         Rc::new(Flow {
             world: world.clone(),
-            turns: RefCell::new(Turns::new(settings.profiles.of("").turn_bytes)),
+            turns: RefCell::new(Turns::new(settings.profiles.of("", false).turn_bytes)),
             budget: RefCell::new(HedgeBudget::new(settings.hedged_reads_ppm)),
             settings: RefCell::new(settings),
             lanes: RefCell::default(),
@@ -261,15 +262,16 @@ impl Flow {
 
     /// A lane to `drive`, with the profile of its model.
     pub fn lane(self: &Rc<Flow>, drive: Rc<dyn Drive>) -> Lane {
-        let model = drive.info().model;
+        let DriveInfo { model, turns, .. } = drive.info();
         let settings = self.settings.borrow();
-        let profile = settings.profiles.of(&model);
+        let profile = settings.profiles.of(&model, turns);
         self.next_lane.set(self.next_lane.get() + 1);
         let state = Rc::new(LaneState {
             id: self.next_lane.get(),
             drive,
             flow: self.clone(),
             model,
+            turns,
             queue: RefCell::new(Queue::new(limits_of(&profile, &settings), settings.shares)),
             profile: RefCell::new(profile),
             retired: Cell::new(false),
@@ -293,7 +295,7 @@ impl Flow {
         let lanes =
             self.lanes.borrow().iter().filter_map(Weak::upgrade).map(|state| Lane { state }).collect::<Vec<_>>();
         for lane in &lanes {
-            let profile = settings.profiles.of(&lane.state.model);
+            let profile = settings.profiles.of(&lane.state.model, lane.state.turns);
             lane.state.queue.borrow_mut().adjust(limits_of(&profile, &settings), settings.shares);
             lane.state.profile.replace(profile);
         }

@@ -155,24 +155,28 @@ impl Profile {
 pub struct Profiles {
     list: Vec<Rc<Profile>>,
     unknown: Rc<Profile>,
+    unknown_disk: Rc<Profile>,
 }
 
 impl Default for Profiles {
     fn default() -> Profiles {
-        Profiles { list: Vec::new(), unknown: Rc::new(Profile::unknown(DriveClass::Flash)) }
+        Profiles::new(Vec::new(), Profile::unknown(DriveClass::Flash))
     }
 }
 
 impl Profiles {
-    /// Profiles of `list`; what none of them is for gets `unknown`.
+    /// Profiles of `list`; what none of them is for gets `unknown`, or that of an unknown disk.
     pub fn new(list: Vec<Profile>, unknown: Profile) -> Profiles {
-        Profiles { list: list.into_iter().map(Rc::new).collect(), unknown: Rc::new(unknown) }
+        let unknown_disk = Rc::new(Profile::unknown(DriveClass::Disk));
+        Profiles { list: list.into_iter().map(Rc::new).collect(), unknown: Rc::new(unknown), unknown_disk }
     }
 
-    /// The profile for drives of `model`.
-    pub fn of(&self, model: &str) -> Rc<Profile> {
+    /// The profile for drives of `model`; `turns`: the system says that it is a disk. Whoever knows
+    /// the model knows better: virtual drives often pass for disks.
+    pub fn of(&self, model: &str, turns: bool) -> Rc<Profile> {
         let fits = |profile: &&Rc<Profile>| profile.models.iter().any(|pattern| matches(pattern, model));
-        self.list.iter().find(fits).unwrap_or(&self.unknown).clone()
+        let unknown = if turns { &self.unknown_disk } else { &self.unknown };
+        self.list.iter().find(fits).unwrap_or(unknown).clone()
     }
 
     /// How many there are, the one for unknown models not counted.
@@ -229,9 +233,10 @@ mod tests {
         };
         let list = (0..100).map(|number| named(&format!("p{number}"), &format!("model {number}*"))).collect();
         let profiles = Profiles::new(list, Profile::unknown(DriveClass::Flash));
-        assert_eq!(profiles.of("Model 7").name, "p7");
-        assert_eq!(profiles.of("Model 77").name, "p7", "the first that fits");
-        assert_eq!(profiles.of("something else").name, "unknown flash");
+        assert_eq!(profiles.of("Model 7", false).name, "p7");
+        assert_eq!(profiles.of("Model 77", true).name, "p7", "the first that fits");
+        assert_eq!(profiles.of("something else", false).name, "unknown flash");
+        assert_eq!(profiles.of("something else", true).name, "unknown disk");
         for class in [DriveClass::Flash, DriveClass::Disk, DriveClass::Memory] {
             assert_eq!(Profile::unknown(class).fault(), None);
         }

@@ -31,12 +31,16 @@ fn place(drives: usize, data_width_max: u8, rows: u32, stripes: u32) -> Vec<Segm
 /// segment lengths that do not divide by the width.
 #[test]
 fn parity_is_spread_evenly_over_full_width_groups() {
+    let mut most: f64 = 0.0;
     for drives in 5..=24usize {
         for rows in [4, 7, 16, 31] {
             let worst = worst_spread(drives, u8::try_from(drives - 2).unwrap(), rows);
             assert!(worst <= 0.02, "{drives} drives, {rows} rows: {worst}");
+            most = most.max(worst);
         }
     }
+    println!("| groups of 5 to 24 drives, 10,000 stripes | at most |\n|---|---|");
+    println!("| parity units of a drive beside the mean | {:.2} % |", most * 100.0);
 }
 
 /// Largest deviation from the mean number of parity units per drive.

@@ -136,6 +136,42 @@ fn a_thousand_stripes_with_a_second_failure_at_300_cost_1300_reads() {
     rig.bench.run(check_all(&group, &written));
 }
 
+/// Decides R-REB-05: on disks the arms move far less than with two rebuilds that each go their own way.
+#[test]
+fn two_rebuilds_in_one_pass_seek_less_than_two_by_themselves() {
+    let seeks = |rig: &Rig| rig.drives.iter().map(|drive| drive.seek_bytes.get()).sum::<u64>();
+    let rig = big_rig(6, 40 << 20);
+    let group = rig.create(4);
+    let mut written = Written::new();
+    let mut order = Circular::default();
+    let together = rig.bench.run(async {
+        fill(&group, &mut written, 1000, 1).await;
+        lose(&rig, &group, 1).await;
+        join(&group, &mut order, 1, fresh(&rig, "spare1"), &written).await;
+        pass(&group, &mut order, &written, 300).await;
+        lose(&rig, &group, 4).await;
+        join(&group, &mut order, 4, fresh(&rig, "spare4"), &written).await;
+        let before = seeks(&rig);
+        pass(&group, &mut order, &written, usize::MAX).await;
+        seeks(&rig) - before
+    });
+    // The same 1,000 stripes for the second drive and the 700 left for the first one, in turns.
+    let stripes: Vec<_> = written.iter().collect();
+    let apart = rig.bench.run(async {
+        let before = seeks(&rig);
+        for step in 0..1000 {
+            for at in [Some(step), Some(step + 300).filter(|at| *at < 1000)].into_iter().flatten() {
+                let (id, generation) = stripes[at];
+                group.read_stripe(*id, *generation).await.unwrap();
+            }
+        }
+        seeks(&rig) - before
+    });
+    println!("| two rebuilds | sought MiB |\n|---|---|");
+    println!("| in one pass | {} |\n| by themselves | {} |", together >> 20, apart >> 20);
+    assert!(together * 10 < apart, "{together} bytes together, {apart} apart");
+}
+
 /// Decides R-REB-06: a group that is one percent full writes one percent of a drive.
 #[test]
 fn only_what_was_written_is_rebuilt() {

@@ -146,3 +146,29 @@ fn a_slow_drive_is_read_around_as_soon_as_it_is_found() {
     assert_eq!(rig.group.status().drives[3].slow, None);
     assert_eq!(rig.group.status().drives[3].state, DriveState::Good);
 }
+
+/// A drive that is found to be slow gets nothing new, where the others do as well without it, and
+/// gets its part again when it is fast again.
+#[test]
+fn a_slow_drive_gets_no_new_segments() {
+    const BUSY: Duration = Duration::from_micros(300);
+    let slow = SlowSettings { after: Duration::from_secs(12), ..SlowSettings::default() };
+    // With five drives a stripe without one would be 2+2: there it stays in use.
+    for (drives, left_out) in [(12, "9+2"), (8, "5+2"), (5, "3+2")] {
+        let rig = Rig::new(9, drives, STRIPES, FLASH(), FlowSettings { slow, ..settings(flash_profile()) });
+        rig.media[3].set_latency(Latency { slow_factor: 50, ..FLASH() });
+        rig.sim.run_until(rig.clients(12_000, BUSY, |_, _| true)).done();
+        assert!(rig.group.status().drives[3].slow.is_some(), "found within four seconds");
+        let open = || {
+            let before = rig.group.status().drives[3].extents_free;
+            let segment = rig.sim.run_until(rig.group.open_segment()).done().unwrap();
+            let is_used = rig.group.status().drives[3].extents_free < before;
+            (rig.group.geometry(segment).unwrap().to_string(), is_used)
+        };
+        assert_eq!(open(), (left_out.to_owned(), drives == 5));
+        rig.media[3].set_latency(FLASH());
+        rig.sim.run_until(rig.clients(40_000, BUSY, |_, _| true)).done();
+        assert_eq!(rig.group.status().drives[3].slow, None);
+        assert_eq!(open(), (format!("{}+2", drives - 2), true));
+    }
+}

@@ -61,11 +61,11 @@ fn draw_options(rng: &mut Rng) -> Options {
         usage_object_bytes: 60 << rng.below(11),
         journal: journal::Config { gather_bytes: 1 << rng.between(9, 15), ..journal::Config::default() },
         rebuild_in_flight: rng.between(1, 5) as usize,
-        scrub: ScrubPolicy {
+        scrub: Some(ScrubPolicy {
             full_pass: Duration::from_millis(100 << rng.below(8)),
             interval_min: Duration::from_millis(1 << rng.below(6)),
             read_back_after: rng.percent(30).then(|| Duration::from_millis(20 << rng.below(4))),
-        },
+        }),
         ..Options::default()
     }
 }

@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
+mod btrfs;
 mod store;
 
 use std::fs::{self, File, OpenOptions};
@@ -22,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use btrfs::{Btrfs, run};
 use store::{Store, effort, median};
 
 const O_DIRECT: i32 = 0o40_000;
@@ -41,12 +43,6 @@ fn main() {
 
 fn folder(below: &Path, name: &str) -> PathBuf {
     below.join(format!("vmhold-pools-{}-{name}", std::process::id()))
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).output().map_err(|why| format!("{program}: {why}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(format!("{program}: {}", text(&output.stderr))) }
 }
 
 // ---- btrfs ----
@@ -98,41 +94,6 @@ fn arguments(&(_, block, depth, sequential): &(&str, usize, usize, bool), second
         ("--pattern", if sequential { "sequential" } else { "random" }.to_owned()),
     ];
     texts.into_iter().flat_map(|(name, value)| [name, &*value.leak()]).collect()
-}
-
-struct Btrfs {
-    folder: PathBuf,
-    mount: PathBuf,
-    loops: Vec<String>,
-}
-
-impl Drop for Btrfs {
-    fn drop(&mut self) {
-        let _ = run("umount", &[&self.mount.display().to_string()]);
-        for device in &self.loops {
-            let _ = run("losetup", &["--detach", device]);
-        }
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-impl Btrfs {
-    fn make(folder: &Path) -> Result<Btrfs, String> {
-        let mount = folder.join("mnt");
-        fs::create_dir_all(&mount).map_err(|why| why.to_string())?;
-        let mut peer = Btrfs { folder: folder.to_owned(), mount, loops: Vec::new() };
-        for number in 0..8 {
-            let path = folder.join(format!("drive{number}"));
-            File::create(&path).and_then(|file| file.set_len(512 << 20)).map_err(|why| why.to_string())?;
-            let device = run("losetup", &["--find", "--show", "--direct-io=on", &path.display().to_string()])?;
-            peer.loops.push(device);
-        }
-        let mut make = vec!["--quiet", "--force", "--data", "raid6", "--metadata", "raid1c3"];
-        make.extend(peer.loops.iter().map(String::as_str));
-        run("mkfs.btrfs", &make)?;
-        run("mount", &["-t", "btrfs", &peer.loops[0], &peer.mount.display().to_string()])?;
-        Ok(peer)
-    }
 }
 
 /// Direct, synchronous writes by `depth` threads into files that are there; per second.

@@ -28,17 +28,20 @@ pub fn open_drive(path: &Path, ring: Option<&Ring>) -> Result<Rc<RealDrive>, Ope
 }
 
 fn describe(media: &MediaFile) -> DriveInfo {
+    let mut turns = false;
     let (mut model, mut serial) = (file_system_name(&media.driven.file).to_string(), media.path.display().to_string());
     if media.is_block_device {
         model = sysfs_line(&media.path, "device/model").unwrap_or_else(|| "block device".to_string());
         let found = sysfs_line(&media.path, "device/serial").or_else(|| sysfs_line(&media.path, "serial"));
         serial = found.unwrap_or(serial);
+        turns = sysfs_line(&media.path, "queue/rotational").is_some_and(|text| text == "1");
     }
     DriveInfo {
         model,
         serial,
         capacity_bytes: media.capacity_bytes,
         align_bytes: media.driven.align_bytes,
+        turns,
         access: media.description,
     }
 }

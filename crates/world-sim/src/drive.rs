@@ -180,6 +180,7 @@ impl Drive for SimDrive {
             serial: state.serial.clone(),
             capacity_bytes: state.capacity_bytes,
             align_bytes: state.align_bytes,
+            turns: state.turns,
             access: "simulated",
         }
     }

@@ -185,6 +185,7 @@ pub(crate) struct State {
     pub(crate) atlas: Option<Atlas>,
     pub(crate) latency: Latency,
     pub(crate) model: String,
+    pub(crate) turns: bool,
     service: Service,
     pub(crate) rng: Rng,
     counts: BTreeMap<&'static str, u64>,
@@ -235,6 +236,7 @@ impl SimMedia {
             atlas: None,
             latency: Latency::default(),
             model: "simulated".to_string(),
+            turns: false,
             service: Service::default(),
             rng,
             counts: BTreeMap::new(),
@@ -342,6 +344,11 @@ impl SimMedia {
     /// Sets the model it reports as a drive.
     pub fn set_model(&self, model: &str) {
         self.state_mut().model = model.to_string();
+    }
+
+    /// Sets whether it says that it is a disk that turns.
+    pub fn set_turns(&self, turns: bool) {
+        self.state_mut().turns = turns;
     }
 
     /// Whether its writes keep it from serving now.

@@ -196,6 +196,9 @@ pub struct MemoryDrive {
     pub reads: Cell<u64>,
     pub flushes: Cell<u64>,
     pub read_bytes: Cell<u64>,
+    /// Where the last read ended, and how far reads have gone to begin elsewhere.
+    head: Cell<u64>,
+    pub seek_bytes: Cell<u64>,
 }
 
 impl MemoryDrive {
@@ -218,6 +221,8 @@ impl MemoryDrive {
             reads: Cell::new(0),
             flushes: Cell::new(0),
             read_bytes: Cell::new(0),
+            head: Cell::new(0),
+            seek_bytes: Cell::new(0),
         })
     }
 
@@ -308,6 +313,8 @@ impl MemoryDrive {
         }
         self.reads.set(self.reads.get() + 1);
         self.read_bytes.set(self.read_bytes.get() + buf.len() as u64);
+        self.seek_bytes.set(self.seek_bytes.get() + self.head.get().abs_diff(offset_bytes));
+        self.head.set(offset_bytes + buf.len() as u64);
         if self.read_errors.get() > 0 {
             self.read_errors.set(self.read_errors.get() - 1);
             return Err(MediaFault::Io);
@@ -363,6 +370,7 @@ impl Drive for MemoryDrive {
             serial: self.serial.clone(),
             capacity_bytes: self.capacity_bytes.get(),
             align_bytes: SECTOR as u32,
+            turns: false,
             access: "memory",
         }
     }
