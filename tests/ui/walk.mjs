@@ -263,7 +263,7 @@ async function look(browser, state, scheme, width) {
 }
 
 mkdirSync(shots, { recursive: true });
-const started = vmhold("quickstart", "--background", "--memory", "--size", "96MiB", "--drives", "8", "--ports-from", "0");
+const started = vmhold("quickstart", "--profile", "single", "--background", "--memory", "--size", "96MiB", "--drives", "8", "--ports-from", "0");
 const origin = started.api;
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS });
 try {

@@ -130,8 +130,11 @@ impl Quickstart {
         } else {
             format!("Now break it (each with --dir {dir}):\n")
         });
-        let of_pair =
-            [("site", "kill the site that serves; back: heal"), ("witness", "see that nothing stops; back: heal")];
+        let of_pair = [
+            ("site", "kill the site that serves; back: heal"),
+            ("link", "cut the sites from each other; back: heal"),
+            ("witness", "see that nothing stops; back: heal"),
+        ];
         for (command, effect) in of_pair.into_iter().filter(|_| self.witness.is_some()) {
             out.push_str(&format!("  vmhold quickstart break {command:<10} {effect}\n"));
         }

@@ -97,9 +97,18 @@ pub struct Replication {
     /// If this site were made primary now, operations after this one may be missing; none if
     /// it has everything.
     pub may_lack_after: Option<u64>,
+    /// What [`not_ready`](Replication::not_ready) says, for those who read the document only.
+    #[serde(default)]
+    pub failover_waits_for: Vec<String>,
 }
 
 impl Replication {
+    /// The same, with its reasons written down.
+    #[must_use]
+    pub fn with_reasons(self) -> Self {
+        Self { failover_waits_for: self.not_ready(), ..self }
+    }
+
     /// Why the surviving site would not take over by itself if this moment a site was lost; empty if
     /// it would.
     #[must_use]
@@ -194,6 +203,10 @@ pub enum ReplicationAction {
     Failover,
     /// As failover; somebody vouches that the other site is off and stays off, so its lease is not waited for.
     FailoverOtherIsOff,
+    /// On a lab pool: carry nothing between the sites until it is mended, as a cut cable would.
+    CutLink,
+    /// End that.
+    MendLink,
 }
 
 impl ReplicationAction {
@@ -209,17 +222,17 @@ impl ReplicationAction {
         let lost = pair.may_lack_after.map_or_else(String::new, |osn| {
             format!("; what was acknowledged after operation {osn} may be missing here")
         });
+        let (pool, site, peer) = (&pair.pool, &pair.site, &pair.peer.address);
         match self {
-            Self::Pause => format!("{}: go on without {}", pair.pool, pair.peer.address),
-            Self::Resume => format!("{}: bring {} up to date and be in sync again", pair.pool, pair.peer.address),
-            Self::Switchover => format!("{}: make {} primary in place of {}", pair.pool, pair.peer.address, pair.site),
+            Self::Pause => format!("let {pool} go on without {peer}"),
+            Self::Resume => format!("bring {peer} up to date with {pool}, to be in sync again"),
+            Self::Switchover => format!("make {peer} primary of {pool} in place of {site}"),
             Self::Failover => {
-                format!(
-                    "{}: make {} primary as soon as the lease of the other site is over{lost}",
-                    pair.pool, pair.site
-                )
+                format!("make {site} primary of {pool} as soon as the lease of the other site is over{lost}")
             }
-            Self::FailoverOtherIsOff => format!("{}: make {} primary now{lost}", pair.pool, pair.site),
+            Self::FailoverOtherIsOff => format!("make {site} primary of {pool} now{lost}"),
+            Self::CutLink => format!("carry nothing between {site} and {peer} until the link is mended"),
+            Self::MendLink => format!("let {site} and {peer} meet again"),
         }
     }
 }
@@ -256,6 +269,7 @@ pub mod samples {
             peer: reach("10.0.0.2:7441"),
             witness: reach("10.0.0.3:7440"),
             may_lack_after: None,
+            failover_waits_for: Vec::new(),
         }
     }
 }

@@ -48,7 +48,9 @@ use crate::plan::Plan;
 use crate::pool::{DriveList, Pool, PoolList};
 use crate::problem::{Problem, ProblemDocument};
 use crate::repeats::Repeats;
+use crate::replacement::{SiteReplaced, SiteReplacement};
 use crate::replication::{Replication, ReplicationAction};
+use crate::roles::RoleBook;
 use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
@@ -74,6 +76,8 @@ pub trait ControlBackend: Send + Sync {
     fn fsck(&self) -> Answer<'_, FsckReport>;
     /// Asks something of the pair that this store is one half of.
     fn order_replication(&self, action: ReplicationAction) -> Answer<'_, Replication>;
+    /// Makes another site the secondary of the pair, in place of one that is lost.
+    fn replace_peer(&self, replacement: SiteReplacement) -> Answer<'_, SiteReplaced>;
     /// The scrub of the pool.
     fn scrub(&self) -> Answer<'_, ScrubReport>;
     /// Starts, pauses or resumes it.
@@ -164,6 +168,8 @@ pub struct Books {
     pub jobs: Arc<JobBook>,
     /// Load and latency over time.
     pub history: Arc<HistoryBook>,
+    /// Changes of the pair that this store is one half of.
+    pub roles: Arc<RoleBook>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Tokens and sessions.
@@ -222,6 +228,10 @@ impl Api {
 
     pub(crate) fn jobs(&self) -> &JobBook {
         &self.0.books.jobs
+    }
+
+    pub(crate) fn roles(&self) -> &RoleBook {
+        &self.0.books.roles
     }
 
     pub(crate) fn history(&self) -> &HistoryBook {

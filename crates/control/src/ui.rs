@@ -54,6 +54,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/ui/pages/vm_parts.js", "pages/vm_parts.js", SCRIPT),
     asset!("/ui/pages/datastores.js", "pages/datastores.js", SCRIPT),
     asset!("/ui/pages/pool.js", "pages/pool.js", SCRIPT),
+    asset!("/ui/pages/replication.js", "pages/replication.js", SCRIPT),
     asset!("/ui/pages/activity.js", "pages/activity.js", SCRIPT),
     asset!("/ui/pages/settings.js", "pages/settings.js", SCRIPT),
     asset!("/ui/pages/parts.js", "pages/parts.js", SCRIPT),

@@ -9,13 +9,14 @@ import * as overview from "./pages/overview.js";
 import * as vms from "./pages/vms.js";
 import * as datastores from "./pages/datastores.js";
 import * as pool from "./pages/pool.js";
+import * as replication from "./pages/replication.js";
 import * as activity from "./pages/activity.js";
 import * as settings from "./pages/settings.js";
 import * as login from "./pages/login.js";
 
 const PAGES = [
   ["overview", "Overview", "o", overview], ["vms", "VMs", "v", vms], ["datastores", "Datastores", "d", datastores], ["pool", "Pool", "p", pool],
-  ["activity", "Activity", "a", activity], ["settings", "Settings", "s", settings],
+  ["replication", "Replication", "r", replication], ["activity", "Activity", "a", activity], ["settings", "Settings", "s", settings],
 ];
 const LEVELS = { OK: ["ok", "●"], WARN: ["warn", "▲"], ERROR: ["bad", "■"] };
 const SLOW_MS = 1000;
@@ -23,6 +24,9 @@ const SLOW_MS = 1000;
 const main = document.getElementById("main");
 const head = document.getElementById("head");
 export const state = { session: null, page: null, name: null, rest: [], saidLevel: null };
+
+// A page of what this store does not have is absent, not empty.
+const shown = () => PAGES.filter(([, , , page]) => !page.isThere || page.isThere(live.status));
 
 function route() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
@@ -65,7 +69,7 @@ function drawHead() {
   const [look, mark] = (health && LEVELS[health.level]) || ["none", "○"];
   const failing = health ? health.findings.length : 0;
   const words = !health ? "unknown" : failing ? `${health.level} ${failing}` : health.level;
-  const items = PAGES.map(([id, title]) =>
+  const items = shown().map(([id, title]) =>
     h("a", { href: `#/${id}`, "aria-current": state.name === id ? "page" : null }, title));
   show(head, h("div", { class: "bar" },
     h("a", { class: "brand", href: "#/overview" }, h("img", { src: "/ui/icon.svg", alt: "" }), "vmhold"),
@@ -130,7 +134,7 @@ function keys(event) {
   const isTyping = event.target.closest("input, select, textarea, dialog");
   if (!state.session || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   if (localStorage.getItem("keys") === "off") return;
-  const page = went && PAGES.find(([, , key]) => key === event.key);
+  const page = went && shown().find(([, , key]) => key === event.key);
   went = event.key === "g";
   if (page) location.hash = `#/${page[0]}`;
   else if (event.key === ".") pause(!live.paused);
@@ -139,7 +143,7 @@ function keys(event) {
 }
 
 function help() {
-  const rows = [["g then o v d p a s", "go to a page"], [".", "pause and go on"], ["/", "filter"], ["↑ ↓", "move in the table of VMs"], ["?", "this list"], ["Esc", "close"]];
+  const rows = [[`g then ${shown().map(([, , key]) => key).join(" ")}`, "go to a page"], [".", "pause and go on"], ["/", "filter"], ["↑ ↓", "move in the table of VMs"], ["?", "this list"], ["Esc", "close"]];
   dialog.open("Keys", (close) => [
     h("table", {}, h("tbody", {}, rows.map(([key, does]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, does))))),
     h("div", { class: "actions" }, h("button", { class: "main", onclick: close }, "Close")),

@@ -135,6 +135,11 @@ impl Engine {
         FileId(self.inner.state.borrow().last_file)
     }
 
+    /// Key of the content sums: an engine with the same key has the same sums of the same content.
+    pub fn content_key(&self) -> [u8; 32] {
+        self.inner.state.borrow().content_key
+    }
+
     /// The RAID group below.
     pub fn group(&self) -> &Group {
         &self.inner.group

@@ -56,6 +56,7 @@ mod resync;
 mod secondary;
 mod site;
 mod step;
+mod turn;
 pub mod wire;
 
 pub use flights::{Flight, Flights, FlightsMax};
@@ -63,3 +64,4 @@ pub use operation::{CHANGE_PART_BYTES_MAX, Change, Form, Span, WRITE_BYTES_MAX, 
 pub use record::{Kept, Record};
 pub use site::Mirror;
 pub use step::{Action, Answer, Command, Config, Input, OpId, PACE_MIN, Pace, Progress, Reader, Request};
+pub use turn::Turn;

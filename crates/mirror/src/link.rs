@@ -30,7 +30,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Buf, Nanos, Osn};
+use base::{Buf, Nanos, Osn, SiteId};
+use witness::Standing;
 
 use crate::flights::ranges_of;
 use crate::operation::{Form, Span};
@@ -153,6 +154,9 @@ impl Mirror {
                 if let Some(standing) = standing {
                     self.seat.learn(standing);
                 }
+                if !self.is_named(site) {
+                    return self.hang_up();
+                }
                 if self.phase() == Some(&Phase::Greets(false)) {
                     self.set_phase(Phase::Greets(true));
                 }
@@ -169,6 +173,13 @@ impl Mirror {
                 }
             }
         }
+    }
+
+    /// A primary makes nobody equal but the secondary of the record: what it asks the record to say
+    /// would be believed of that one.
+    pub(crate) fn is_named(&self, site: SiteId) -> bool {
+        let is_primary = |known: &Standing| known.primary == self.config.me;
+        self.seat.memory().known.filter(is_primary).is_none_or(|known| known.secondary == Some(site))
     }
 
     /// The primary hears its secondary. `None` where that made no sense.

@@ -146,6 +146,7 @@ impl Mirror {
     }
 
     fn put(&mut self, ask: Ask) {
+        self.note_question(ask.kind);
         self.question_number += 1;
         self.question = Some(Asking { number: self.question_number, ask, sent: self.now });
         self.actions.push(Action::Ask(self.question_number, ask));

@@ -28,7 +28,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Epoch, FileId, Nanos, Osn};
+use base::{Epoch, FileId, Nanos, Osn, SiteId};
 use witness::{Ask, AskKind, Asked, Seat, Stance, Standing};
 
 use crate::issuer::Issuer;
@@ -39,6 +39,7 @@ use crate::primary::{Op, Open};
 use crate::record::{Kept, Record};
 use crate::resync::{Holds, Queries};
 use crate::step::{Action, Answer, Command, Config, Input, OpId};
+use crate::turn::Turn;
 use crate::wire::{Frame, Message};
 
 /// What follows when a record is stable.
@@ -121,6 +122,8 @@ pub struct Mirror {
     // office
     pub(crate) office: Option<Office>,
     pub(crate) office_since: Nanos,
+    pub(crate) turn: Option<Turn>,
+    pub(crate) asked_to_serve: Option<Nanos>,
     pub(crate) trusted: bool,
     noticed: u64,
     // clients
@@ -179,6 +182,8 @@ impl Mirror {
             align_ticket: 0,
             office: None,
             office_since: now,
+            turn: None,
+            asked_to_serve: None,
             trusted: false,
             noticed: kept.memory.known.map_or(0, |known| known.version),
             locks: Locks::default(),
@@ -377,6 +382,9 @@ impl Mirror {
         if known.version > self.noticed {
             self.noticed = known.version;
             self.actions.push(Action::Notice(known));
+            if !self.is_named(self.config.peer) {
+                self.hang_up();
+            }
             if self.is_primary() && self.is_together() {
                 self.send(Message::Changed(known));
             }
@@ -385,6 +393,7 @@ impl Mirror {
         if self.office == Some(office) {
             return;
         }
+        self.note_turn(office.epoch, office.primary, self.office.is_some());
         self.leave_office();
         self.office = Some(office);
         self.office_since = self.now;
@@ -457,7 +466,10 @@ impl Mirror {
             Command::Pause(_) => {}
             Command::Force { primary_is_off } => self.wanted.push_back(AskKind::Force { primary_is_off }),
             Command::Found { lease_ms } => self.wanted.push_back(AskKind::Found { lease_ms }),
-            Command::Join { secondary } => self.wanted.push_back(AskKind::Join { secondary }),
+            Command::Join { secondary } => {
+                self.config.peer = secondary;
+                self.wanted.push_back(AskKind::Join { secondary });
+            }
             Command::Leave => self.wanted.push_back(AskKind::Leave),
             Command::HandOver => self.want_hand_over(),
         }
@@ -493,6 +505,20 @@ impl Mirror {
     #[must_use]
     pub fn term(&self) -> Option<Epoch> {
         self.office.filter(|office| office.primary).map(|office| office.epoch)
+    }
+
+    /// The other site.
+    #[must_use]
+    pub const fn peer(&self) -> SiteId {
+        self.config.peer
+    }
+
+    /// Whether the record at the witness, as far as it is known here, makes the other site this one's
+    /// secondary; none where this site is not primary.
+    #[must_use]
+    pub fn names_peer(&self) -> Option<bool> {
+        let known = self.kept.memory.known.filter(|known| known.primary == self.config.me)?;
+        Some(known.secondary == Some(self.config.peer))
     }
 
     /// The number of the link, until it is known to be gone.

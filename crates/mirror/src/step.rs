@@ -187,7 +187,7 @@ pub enum Command {
         /// Length of a lease.
         lease_ms: u32,
     },
-    /// Take a secondary in.
+    /// Take a secondary in: the other site is this one from now on.
     Join {
         /// Which site.
         secondary: SiteId,

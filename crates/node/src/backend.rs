@@ -10,6 +10,7 @@ use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::expansion::{ExpandOrder, PoolExpanded};
 use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::{JobState, NewJob};
+use control::replacement::{SiteReplaced, SiteReplacement};
 use control::replication::{Replication, ReplicationAction};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
@@ -104,6 +105,10 @@ impl ControlBackend for Backend {
 
     fn order_replication(&self, action: ReplicationAction) -> Answer<'_, Replication> {
         self.ask(move |shard| Box::pin(async move { shard.order_replication(action).await }))
+    }
+
+    fn replace_peer(&self, replacement: SiteReplacement) -> Answer<'_, SiteReplaced> {
+        self.ask(move |shard| Box::pin(async move { shard.replace_peer(replacement).await }))
     }
 
     fn scrub(&self) -> Answer<'_, ScrubReport> {

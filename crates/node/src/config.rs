@@ -157,6 +157,19 @@ impl StoreConfig {
         self.change_file(|stands| stands.drives.retain(|drive| !drives.contains(drive)))
     }
 
+    /// Changes who and where the other site is.
+    pub(crate) fn change_pair(&self, change: impl FnOnce(PairConfig) -> PairConfig) -> Result<(), Problem> {
+        self.change_file(|stands| stands.pair = stands.pair.take().map(change))
+    }
+
+    /// Writes into the file that this pool is one of two.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn become_pair(&self, pair: PairConfig) -> Result<(), Problem> {
+        self.change_file(|stands| stands.pair = Some(pair))
+    }
+
     fn change_file(&self, change: impl FnOnce(&mut StoreConfig)) -> Result<(), Problem> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut stands = Self::read(file)?;

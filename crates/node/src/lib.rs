@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod backend;
+mod claims;
 mod config;
 mod damage;
 mod events;
@@ -51,7 +52,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 pub use config::{DEFAULT_STATE, IoConfig, StoreConfig};
-pub use pair::{Founding, Introduction, PairConfig, PairInvitation, found, join};
+pub use pair::{Founding, Introduction, PairConfig, PairInvitation, enable, found, join};
 pub use ready::Ready;
 pub use records::{LOCAL_TOKEN, state_files};
 pub use world_real::{create_sparse_file, create_zeroed_file};

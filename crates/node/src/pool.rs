@@ -13,6 +13,7 @@ use raid::{CasRefused, ControllerId, Group, GroupOptions};
 use replica::Replica;
 use world_real::{OpenError, RealLeg, Ring, open_leg};
 
+use crate::claims::Claims;
 use crate::config::StoreConfig;
 use crate::healer::{Healer, SmallestThatFits};
 use crate::inject::Injector;
@@ -33,6 +34,7 @@ pub(crate) struct Media {
     pub healer: Healer,
     pub legs: Vec<Rc<RealLeg>>,
     ring: Option<Ring>,
+    _claims: Claims,
 }
 
 /// Opens journal legs anew while the store runs.
@@ -50,7 +52,11 @@ impl LegOpener {
 impl Media {
     /// Opens what is there. A drive that is not there is a missing drive, which the group
     /// judges; a journal leg likewise.
-    pub fn open(config: &StoreConfig, world: &World) -> Media {
+    ///
+    /// # Errors
+    /// `POOL_IN_USE` when another process has one of them.
+    pub fn open(config: &StoreConfig, world: &World) -> Result<Media, Problem> {
+        let claims = Claims::of(config)?;
         let ring = Ring::start();
         if let Err(error) = &ring {
             tracing::warn!(code = "VH1003", %error, "io_uring is refused here; drives are driven by threads");
@@ -61,7 +67,7 @@ impl Media {
         let paths = config.drives.iter().chain(&config.spares).cloned();
         let injector = config.lab.then(|| Injector::new(world.clone()));
         let healer = Healer::open(paths, ring.clone(), Box::new(SmallestThatFits { return_wait }), injector);
-        Media { healer, legs, ring }
+        Ok(Media { healer, legs, ring, _claims: claims })
     }
 
     /// For legs that come back.
@@ -114,7 +120,7 @@ pub(crate) async fn create(
     founding: Option<&Founding>,
     world: &World,
 ) -> Result<(), Problem> {
-    let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() }, world);
+    let media = Media::open(&StoreConfig { spares: Vec::new(), ..config.clone() }, world)?;
     if media.healer.drives().len() != config.drives.len() || media.legs.len() != config.journal.len() {
         return Err(Problem::new(&codes::BAD_INPUT, "not every drive and journal leg could be opened")
             .why("the log names each one and the reason"));
@@ -148,7 +154,9 @@ pub(crate) async fn create(
     let (engine, _) = start(config, group.clone(), &media, world).await?;
     if let Some(founding) = founding {
         // The filesystem is the pair's: whoever is primary first makes it, at both sites at once.
-        Replica::found(&engine, founding.standing).await.map_err(|refused| cannot(config, &refused))?;
+        if let Some(standing) = founding.standing {
+            Replica::found(&engine, standing).await.map_err(|refused| cannot(config, &refused))?;
+        }
         return engine.checkpoint().await.map_err(|refused| cannot(config, &refused));
     }
     let store = Rc::new(engine.clone());
@@ -192,7 +200,7 @@ async fn enter(group: &Group) -> Result<(), CasRefused> {
 
 /// Puts the group together and leaves what is on it alone.
 pub(crate) async fn assemble(config: &StoreConfig, world: &World) -> Result<(Group, Media), Problem> {
-    let media = Media::open(config, world);
+    let media = Media::open(config, world)?;
     let group = Group::open(media.healer.drives(), None, world.clone()).await.map_err(|refused| {
         let mut problem = Problem::new(&codes::POOL_FAULTED, format!("pool \"{}\" cannot be assembled", config.pool))
             .why(refused.to_string());

@@ -14,6 +14,7 @@ use control::audit::Audit;
 use control::events::EventBook;
 use control::history::HistoryBook;
 use control::jobs::JobBook;
+use control::roles::RoleBook;
 use control::server::Books;
 use control::tls::{self, Fingerprint, Pem, TlsConfig};
 use control::{Problem, codes};
@@ -21,7 +22,7 @@ use control::{Problem, codes};
 use crate::config::StoreConfig;
 use crate::ledger::{Keep, LedgerFile, files_of};
 
-const LEDGERS: [&str; 5] = ["events", "jobs", "audit", "history", "history-rolled"];
+const LEDGERS: [&str; 6] = ["events", "jobs", "audit", "history", "history-rolled", "roles"];
 const TOKENS: &str = "tokens.json";
 const CERTIFICATE: &str = "tls-cert.pem";
 const KEY: &str = "tls-key.pem";
@@ -68,12 +69,14 @@ impl Records {
             (fine_lines.iter().map(String::as_str), Box::new(fine)),
             (rolled_lines.iter().map(String::as_str), Box::new(rolled)),
         );
+        let (roles, lines) = ledger("roles", Keep::Soon)?;
+        let roles = RoleBook::open(lines.iter().map(String::as_str), Box::new(roles));
         let (audit, lines) = ledger("audit", Keep::Now)?;
         let audit = Audit::open(lines.iter().map(String::as_str), Box::new(audit));
         let access = Arc::new(open_access(folder)?);
         let (pem, is_first_start) = certificate(folder, &config.site, api)?;
         let (tls, fingerprint) = tls::server(&pem)?;
-        Ok(Records { books: Books { events, jobs, history, audit, access }, tls, fingerprint, is_first_start })
+        Ok(Records { books: Books { events, jobs, history, roles, audit, access }, tls, fingerprint, is_first_start })
     }
 }
 

@@ -70,7 +70,10 @@ impl Shard {
             None => (config.nfs, config.mount.unwrap_or(config.nfs)),
         };
         let pair = match &config.pair {
-            Some(pair) => Some(Site::open(&engine, &world, pair).await?),
+            Some(pair) => {
+                let told = (identity.handle_key, (config.site.as_str(), books.clone()));
+                Some(Site::open(&engine, &world, pair, told).await?)
+            }
             None => None,
         };
         let ready = Ready { nfs: at.0, mount: at.1, api: config.api, fingerprint: None };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use base::port::World;
-use base::{Buf, FileId, Osn, PairId};
+use base::{Buf, FileId, Osn, PairId, SiteId};
 use engine::store::{Change as Put, FileHead, Piece, ReadOut, StoreRefusal};
 use engine::{Engine, Store, decode_changes, encode_changes};
 use mirror::wire::{Frame, Message};
@@ -198,6 +198,13 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether this copy was ever complete. One that was not is nothing to go on with, whoever
+    /// orders it.
+    #[must_use]
+    pub fn was_whole(&self) -> bool {
+        self.inner.shelf.borrow().whole_with().is_some()
+    }
+
     /// What resyncs of this life have done, as primary.
     #[must_use]
     pub fn resync_counters(&self) -> ResyncCounters {
@@ -317,6 +324,10 @@ impl Inner {
 
     pub fn mirror_link(&self) -> Option<u64> {
         self.mirror.borrow().link()
+    }
+
+    pub fn mirror_peer(&self) -> SiteId {
+        self.mirror.borrow().peer()
     }
 
     /// Whether this site is primary, as far as it knows.

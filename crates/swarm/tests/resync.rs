@@ -6,7 +6,7 @@ mod pair;
 
 use std::time::Duration;
 
-use base::{FileId, WallNanos};
+use base::{FileId, SiteId, WallNanos};
 use engine::Store;
 use engine::store::{Change, LOCAL_FILES, Table};
 use mirror::Command;
@@ -346,6 +346,37 @@ fn a_blank_site_is_given_everything() {
         pair.power_cut(0);
         pair.primary().await;
         assert_eq!(pair.files(1).await.len(), 4);
+    });
+}
+
+/// A site is lost for good and another one takes its place, by an administrator's word: it is given everything,
+/// serves when the first one is lost, and the lost one is nobody when it comes back. Before the record
+/// names the new one it is not made equal: what the record says then would be believed of the old one.
+#[test]
+fn another_site_takes_the_place_of_one_that_is_lost() {
+    const THIRD: SiteId = SiteId([3; 16]);
+    let pair = Pair::hasty(9);
+    pair.until(async || {
+        let (store, files) = alone(&pair).await;
+        store.write(files[1], 0, &[&content(9, 4)], at(7)).await.unwrap();
+        pair.replace_by(1, THIRD).await;
+        pair.reopen(1).await;
+        pair.sleep(Duration::from_secs(5)).await;
+        assert_eq!((pair.standing().secondary, pair.is_in_sync()), (Some(pair::SITES[1]), false));
+        assert_eq!(pair.files(1).await.len(), 0, "nobody asked for it");
+
+        pair.command(0, Command::Leave);
+        pair.command(0, Command::Join { secondary: THIRD });
+        pair.meet().await;
+        assert_eq!(pair.standing().secondary, Some(THIRD));
+        pair.assert_same().await;
+        store.write(files[0], 0, &[&content(10, 1)], at(8)).await.unwrap();
+        let epoch = pair.standing().epoch;
+        drop(store);
+        pair.power_cut(0);
+        pair.primary().await;
+        assert_eq!((pair.standing().primary, pair.standing().epoch), (THIRD, epoch.next()));
+        assert_eq!(pair.files(1).await.len(), 3);
     });
 }
 

@@ -150,8 +150,20 @@ fn cpu_seconds(pid: u32) -> f64 {
 fn ours(folder: &Path) -> Server {
     fs::create_dir(folder).unwrap();
     let dir = folder.join("demo").display().to_string();
-    let make =
-        ["quickstart", "--background", "--json", "--no-load", "--drives", "8", "--size", "512MiB", "--dir", &dir];
+    let make = [
+        "quickstart",
+        "--profile",
+        "single",
+        "--background",
+        "--json",
+        "--no-load",
+        "--drives",
+        "8",
+        "--size",
+        "512MiB",
+        "--dir",
+        &dir,
+    ];
     let made = Command::new(VMHOLD).args(make).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let document: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();

@@ -136,7 +136,7 @@ pub fn lock(config: &Path) -> Result<File, Problem> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Problem::new(&codes::DEMO_RUNNING, format!("{} is in use by a running server", config.display())))
+            Err(Problem::new(&codes::POOL_IN_USE, format!("{} is in use by a running server", config.display())))
         }
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(config, &error)),
     }
@@ -162,12 +162,12 @@ mod tests {
         std::fs::write(&config, "").unwrap();
         std::os::unix::fs::symlink(&config, &link).unwrap();
         let held = lock(&link).unwrap();
-        assert_eq!(lock(&config).unwrap_err().code(), &codes::DEMO_RUNNING);
+        assert_eq!(lock(&config).unwrap_err().code(), &codes::POOL_IN_USE);
         drop(held);
         let mut rights = std::fs::metadata(folder.path().join("vmhold.lock")).unwrap().permissions();
         rights.set_readonly(true);
         std::fs::set_permissions(folder.path().join("vmhold.lock"), rights).unwrap();
         let _held = lock(&config).unwrap();
-        assert_eq!(lock(&link).unwrap_err().code(), &codes::DEMO_RUNNING, "a lock that nobody may write to");
+        assert_eq!(lock(&link).unwrap_err().code(), &codes::POOL_IN_USE, "a lock that nobody may write to");
     }
 }

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use control::client::{Call, segment};
+use control::plan::Plan;
+use control::replacement::{SiteReplaced, SiteReplacement};
 use control::replication::{Replication, ReplicationAction, ReplicationList, ReplicationOrder};
+use control::roles::RoleHistory;
 use control::{Document, Envelope, Exit, Problem, codes};
-use node::{Founding, Introduction, PairInvitation};
+use node::{Founding, Introduction, PairConfig, PairInvitation, StoreConfig};
 use serde::{Deserialize, Serialize};
 use witness_serve::membership::Membership;
 
 use crate::appliance::{self, change};
 use crate::cli::Global;
 use crate::consent;
-use crate::place::unusable;
+use crate::place::{self, unusable};
 use crate::say::Say;
 
 /// `replication`.
@@ -30,6 +33,32 @@ pub struct ReplicationCommand {
 pub enum ReplicationVerb {
     /// How both sites stand, and whether failover would work by itself now
     Status,
+    /// Make a pool that holds data, and is stopped, the first of two sites; prints an invitation
+    Enable {
+        /// The pool's configuration; DIR/vmhold.toml if not given
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How the other site introduces itself (vmhold site show --listen, there)
+        #[arg(long, value_name = "INTRODUCTION")]
+        with: String,
+        /// Where this site is reached by the other one
+        #[arg(long, value_name = "ADDR")]
+        listen: SocketAddr,
+        /// What the other site is told instead, where it knows this machine by another address
+        #[arg(long, value_name = "HOST:PORT")]
+        advertise: Option<String>,
+        /// Command that moves the address of NFS between machines: called with up|down IP PORT
+        #[arg(long, value_name = "PATH")]
+        address_hook: Option<PathBuf>,
+    },
+    /// How the sites came to stand as they do, and what each change of primary cost the clients
+    History {
+        /// The pool
+        pool: String,
+        /// At most the newest so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
     /// Go on without the other site until told otherwise
     Pause {
         /// The pool
@@ -71,6 +100,17 @@ pub enum SiteVerb {
         /// Where the other site reaches this one: name or number, and port
         #[arg(long, value_name = "HOST:PORT")]
         listen: Option<String>,
+    },
+    /// At the primary: give up the other site, which is lost, and take in another one in its place
+    Replace {
+        /// The pool
+        pool: String,
+        /// How the new site introduces itself (vmhold site show --listen, there)
+        #[arg(long, value_name = "INTRODUCTION")]
+        with: String,
+        /// Where the new site reaches this one, if not at the address that this one listens at
+        #[arg(long, value_name = "HOST:PORT")]
+        advertise: Option<String>,
     },
 }
 
@@ -151,6 +191,17 @@ pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<E
             say.envelope(&list, |list, _| list.human());
             Ok(Exit::Success)
         }
+        ReplicationVerb::Enable { config, with, listen, advertise, address_hook } => {
+            let file = config.clone().unwrap_or_else(|| global.dir.join("vmhold.toml"));
+            let at = (*listen, advertise.clone().unwrap_or_else(|| listen.to_string()));
+            enable(&file, with.parse()?, at, address_hook.as_deref(), global, say)
+        }
+        ReplicationVerb::History { pool, limit } => {
+            let path = format!("/v1/replication/{}/history?limit={limit}", segment(pool));
+            let history: Envelope<RoleHistory> = appliance::client(global)?.get(&path)?;
+            say.envelope(&history, |history, _| history.human());
+            Ok(Exit::Success)
+        }
         ReplicationVerb::Pause { pool } => order(pool, ReplicationAction::Pause, global, say),
         ReplicationVerb::Resume { pool } => order(pool, ReplicationAction::Resume, global, say),
         ReplicationVerb::Switchover { pool } => order(pool, ReplicationAction::Switchover, global, say),
@@ -161,6 +212,54 @@ pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<E
             order(pool, ReplicationAction::FailoverOtherIsOff, global, say)
         }
     }
+}
+
+/// `replication enable`.
+#[derive(Clone, Debug, Serialize)]
+struct ReplicationEnabled {
+    pool: String,
+    config: String,
+    invitation: String,
+}
+
+impl Document for ReplicationEnabled {
+    const SCHEMA: &'static str = "vmhold.replication.enabled/v1";
+}
+
+fn enable(
+    file: &Path,
+    with: Introduction,
+    (listen, advertised): (SocketAddr, String),
+    hook: Option<&Path>,
+    global: &Global,
+    say: &Say,
+) -> Result<Exit, Problem> {
+    let config = StoreConfig::load(file)?;
+    let hook = hook.map(|path| std::path::absolute(path).map_err(|error| unusable(path, &error))).transpose()?;
+    if global.dry_run {
+        let plan =
+            Plan::would(format!("make {} the first of two sites, with {} as the other one", config.pool, with.address));
+        say.document(plan, Plan::human);
+        return Ok(Exit::Success);
+    }
+    let _sole_owner = place::lock(file)?;
+    let folder = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let (pair, invitation) = node::enable(&config, folder, with, (listen, &advertised))?;
+    // The membership is beside the configuration, wherever both are moved.
+    config.become_pair(PairConfig { membership: ".".into(), address_hook: hook, ..pair })?;
+    let enabled = ReplicationEnabled {
+        pool: config.pool.clone(),
+        config: file.display().to_string(),
+        invitation: invitation.to_string(),
+    };
+    Ok(say.done(enabled, |enabled| {
+        format!(
+            "{} is the first of two sites; serve it: vmhold serve --config {}\n\
+             Keep this secret. At the other site:\n\n  vmhold pool create ... --pair-join {}\n\n\
+             Everything is copied there while clients work.\n",
+            enabled.pool, enabled.config, enabled.invitation
+        )
+    }))
 }
 
 fn order(pool: &str, action: ReplicationAction, global: &Global, say: &Say) -> Result<Exit, Problem> {
@@ -182,14 +281,41 @@ fn order(pool: &str, action: ReplicationAction, global: &Global, say: &Say) -> R
 
 /// Runs a verb of `site`.
 pub fn sites(command: &SiteCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
-    let SiteVerb::Show { listen } = &command.action;
+    match &command.action {
+        SiteVerb::Show { listen } => show(listen.as_deref(), global, say),
+        SiteVerb::Replace { pool, with, advertise } => {
+            let order = SiteReplacement { introduction: with.clone(), advertise: advertise.clone() };
+            replace(pool, &order, global, say)
+        }
+    }
+}
+
+fn replace(pool: &str, order: &SiteReplacement, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    // What is no introduction is refused before anybody is asked to type a name.
+    let _ = order.introduction.parse::<Introduction>()?;
+    let client = appliance::patient_client(global)?;
+    if !global.dry_run {
+        let list: Envelope<ReplicationList> = client.get("/v1/replication")?;
+        let list = list.into_result()?;
+        let effect = list.0.iter().find(|pair| pair.pool == pool).map(SiteReplacement::effect);
+        consent::confirmed(global, pool, &effect.unwrap_or_default())?;
+    }
+    let body = serde_json::to_string(order).expect("only text");
+    let path = format!("/v1/replication/{}/peer", segment(pool));
+    let confirm = (!global.dry_run).then_some(pool);
+    let call = Call { method: "POST", path: &path, body: Some(&body), confirm, ..change(global) };
+    let done = client.change::<SiteReplaced>(&call)?;
+    Ok(say.changed(&done, |done, _| done.human()))
+}
+
+fn show(listen: Option<&str>, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let membership = Membership::of(&global.dir)?;
     let (site, fingerprint) = (membership.site()?, membership.fingerprint()?);
     let introduction = match listen {
         None => None,
         // Read again: what is printed must be what the other site takes.
         Some(address) => {
-            let text = Introduction { site, fingerprint, address: address.clone() }.to_string();
+            let text = Introduction { site, fingerprint, address: address.to_owned() }.to_string();
             Some(text.parse::<Introduction>()?.to_string())
         }
     };
@@ -206,7 +332,9 @@ pub fn sites(command: &SiteCommand, global: &Global, say: &Say) -> Result<Exit, 
             format!("{name}  {}\n  fingerprint {}\n  witness     {}\n", shown.site, shown.fingerprint, shown.witness);
         if let Some(introduction) = &shown.introduction {
             out.push_str(&format!(
-                "At the first site of the pair:\n\n  vmhold pool create ... --pair-with {introduction}\n\n"
+                "At the first site of the pair:\n\n  vmhold pool create ... --pair-with {introduction}\n\n\
+                 or, in place of a site that is lost, at the one that is left:\n\n  \
+                 vmhold site replace POOL --with {introduction}\n\n"
             ));
         }
         out

@@ -68,5 +68,5 @@ fn served(said: &Announcement) -> String {
 
 /// Whether a configuration is being served.
 pub fn is_served(config: &Path) -> bool {
-    matches!(lock(config), Err(problem) if problem.code() == &codes::DEMO_RUNNING)
+    matches!(lock(config), Err(problem) if problem.code() == &codes::POOL_IN_USE)
 }

@@ -38,8 +38,21 @@ fn done(output: &Output) -> Done {
     }
 }
 
-const LIGHT: [&str; 11] =
-    ["--memory", "--size", "96MiB", "--drives", "6", "--ports-from", "0", "--return-wait", "1h", "--spares", "0"];
+const LIGHT: [&str; 13] = [
+    "--profile",
+    "single",
+    "--memory",
+    "--size",
+    "96MiB",
+    "--drives",
+    "6",
+    "--ports-from",
+    "0",
+    "--return-wait",
+    "1h",
+    "--spares",
+    "0",
+];
 
 impl Demo {
     fn new() -> Self {
@@ -200,7 +213,7 @@ fn two_drives_are_lost_and_a_third_is_refused() {
 #[test]
 fn a_spare_takes_the_place_of_a_lost_drive_through_a_kill() {
     let mut shape = LIGHT;
-    (shape[8], shape[10]) = ("2s", "1");
+    (shape[10], shape[12]) = ("2s", "1");
     let (demo, _) = Demo::started_as(&shape);
     demo.data(&["quickstart", "break", "drive", "3"]);
     // Somewhere before, in, or behind the rebuild.
@@ -348,7 +361,7 @@ fn a_pool_made_by_hand_is_served_by_one_process_only() {
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ready: Value = serde_json::from_str(&line).unwrap();
     let second = done(&serve().output().unwrap());
-    assert_eq!((second.exit, second.json["error"]["code"].as_str()), (5, Some("VH8003")));
+    assert_eq!((second.exit, second.json["error"]["code"].as_str()), (5, Some("VH1009")));
     let api = ready["data"]["api"].as_str().unwrap();
     let fingerprint = ready["data"]["fingerprint"].as_str().unwrap();
     let folder = demo.parent.path().to_str().unwrap();

@@ -65,6 +65,14 @@ codes! {
         clears: "an existing pool is named",
         parameters: ["pool"],
     }
+    1009 POOL_IN_USE Error, exit Refused, http 409, since "0.1.0" {
+        what: "Another process has this pool's drives or journal.",
+        why: "Two processes on the same drives would undo each other's writes, so only one may have them. It is a server of this pool, by this or by another configuration, or a command that still works on it.",
+        act: ["find it: fuser PATH", "stop it, and try again"],
+        urgency: "nothing was changed",
+        clears: "the other process has ended",
+        parameters: ["path"],
+    }
     1011 POOL_NEARLY_FULL Warning, exit Failed, http 507, since "0.1.0" {
         what: "The pool is nearly full.",
         why: "More than 85 % of the space is used. The cleaner has less room to work with, so writes get slower; at 100 % new writes are refused with NOSPC while reads and deletes go on.",

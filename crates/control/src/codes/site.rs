@@ -57,6 +57,30 @@ codes! {
         clears: "failover is READY",
         parameters: ["site", "reason"],
     }
+    4018 NOT_REPLACED Error, exit Refused, http 409, since "0.1.0" {
+        what: "The other site is not replaced.",
+        why: "A site is replaced by the primary, when the copy at the other one is given up: it is away, or replication is paused. While both hold the same, or the other one is being made equal, there is nothing to replace.",
+        act: ["see how they stand: vmhold replication status", "if the other site is there and is to be replaced all the same: vmhold replication pause POOL, then again"],
+        urgency: "nothing was changed",
+        clears: "this site is primary, and alone",
+        parameters: ["site", "reason"],
+    }
+    4019 SITE_REPLACED Info, exit Failed, http 500, since "0.1.0" {
+        what: "Another site has taken the place of the other one of the pair.",
+        why: "An administrator said so. What the site before held is given up; the new one is given everything.",
+        act: ["see how the pair stands: vmhold replication status"],
+        urgency: "none",
+        clears: "it happened once",
+        parameters: ["site"],
+    }
+    4020 COPY_NEVER_WHOLE Error, exit Refused, http 409, since "0.1.0" {
+        what: "This site has never held a whole copy.",
+        why: "It is new, and what the primary holds was not copied completely yet. Made primary it would serve a part, or nothing.",
+        act: ["bring the other site back: the copy goes on by itself", "if the other site is lost for good: take what clients or backups hold; nothing here is complete"],
+        urgency: "now, if the other site is down",
+        clears: "the first copy is complete",
+        parameters: ["site"],
+    }
     4021 WITNESS_LOST Warning, exit Unreachable, http 503, since "0.1.0" {
         what: "The witness does not answer.",
         why: "It is not running, cannot be reached, or is another one than this site knows. Nothing stops by that: datastores are served and stay in sync, but no site can take over by itself until it answers.",

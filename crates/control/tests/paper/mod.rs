@@ -23,7 +23,9 @@ use control::inject::{FaultOrder, InjectedFault};
 use control::jobs::JobBook;
 use control::ledger::MemoryLedger;
 use control::pool::{Journal, JournalKind, JournalLeg, Pool, PoolState};
+use control::replacement::{SiteReplaced, SiteReplacement};
 use control::replication::{PairState, Reach, Replication, ReplicationAction, Role as SiteRole};
+use control::roles::RoleBook;
 use control::server::{Answer, Api, Books, ControlBackend, serve};
 use control::status::{Facts, Latency, Load, Memory, NfsService};
 use control::tls::{self, Fingerprint};
@@ -215,6 +217,11 @@ impl ControlBackend for Paper {
     fn order_replication(&self, _: ReplicationAction) -> Answer<'_, Replication> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         now(Ok(pair()))
+    }
+
+    fn replace_peer(&self, _: SiteReplacement) -> Answer<'_, SiteReplaced> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(SiteReplaced { pair: pair(), invitation: "an/invitation".to_owned() }))
     }
 
     fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport> {
@@ -422,6 +429,7 @@ impl Running {
                 (std::iter::empty(), Box::new(MemoryLedger::default())),
                 (std::iter::empty(), Box::new(MemoryLedger::default())),
             ),
+            roles: RoleBook::open(std::iter::empty(), Box::new(MemoryLedger::default())),
             audit: Audit::open(std::iter::empty(), Box::new(audit.clone())),
             access: Arc::new(Access::open(None, &admin, Box::new(Nowhere)).unwrap()),
         };

@@ -47,6 +47,16 @@ fn beside() -> PathBuf {
 }
 
 impl PairConfig {
+    /// The other site.
+    pub(crate) fn peer(&self) -> Introduction {
+        Introduction { site: self.peer, fingerprint: self.peer_fingerprint, address: self.peer_address.clone() }
+    }
+
+    /// The same pair with another site as its other one.
+    pub(crate) fn with_peer(self, peer: Introduction) -> PairConfig {
+        PairConfig { peer: peer.site, peer_fingerprint: peer.fingerprint, peer_address: peer.address, ..self }
+    }
+
     /// Times and bounds of the mirror for site `me`.
     pub(crate) fn mirror(&self, me: SiteId) -> mirror::Config {
         let defaults = mirror::Config::new(me, self.peer, self.id);
@@ -117,12 +127,32 @@ impl FromStr for Introduction {
 /// Bytes of the secrets of a pair: the key of its content sums, and the key of its handles' seal.
 const KEY_BYTES: usize = 32 + 16;
 
-/// What makes a second pool the other half of a first one: `PAIR/KEYS/SITE/FINGERPRINT/ADDRESS`. A
+/// What the other half of a pair finds at whoever invites it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing: both are blank, so both hold the same.
+    Nothing,
+    /// A copy, of which it is to be given everything.
+    Copy,
+}
+
+impl Held {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Nothing => "new",
+            Self::Copy => "copy",
+        }
+    }
+}
+
+/// What makes a second pool the other half of a first one: `PAIR/HELD/KEYS/SITE/FINGERPRINT/ADDRESS`. A
 /// secret: who has it can make file handles. `Debug` shows no key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PairInvitation {
     /// The pair.
     pub pair: PairId,
+    /// What whoever invites holds.
+    pub held: Held,
     /// Key of the content sums of both engines (`design.md` 11.8).
     pub content_key: [u8; 32],
     /// Key of the seal of file handles, which outlive a change of primary.
@@ -139,7 +169,7 @@ impl fmt::Debug for PairInvitation {
 
 impl fmt::Display for PairInvitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/", self.pair)?;
+        write!(f, "{}/{}/", self.pair, self.held.word())?;
         self.content_key.iter().chain(&self.handle_key).try_for_each(|byte| write!(f, "{byte:02x}"))?;
         write!(f, "/{}", self.from)
     }
@@ -151,14 +181,16 @@ impl FromStr for PairInvitation {
     fn from_str(text: &str) -> Result<Self, Problem> {
         let no = || {
             Problem::new(&codes::BAD_INPUT, "this is no invitation to a pair")
-                .why("it has five parts with / between them")
-                .step("paste it whole, as `vmhold pool create --pair-with` has printed it at the first site")
+                .why("it has six parts with / between them")
+                .step("paste it whole, as `vmhold pool create --pair-with` or `vmhold site replace` has printed it")
         };
-        let [pair, keys, from] = text.trim().splitn(3, '/').collect::<Vec<_>>()[..] else { return Err(no()) };
+        let [pair, held, keys, from] = text.trim().splitn(4, '/').collect::<Vec<_>>()[..] else { return Err(no()) };
+        let held = [Held::Nothing, Held::Copy].into_iter().find(|one| one.word() == held).ok_or_else(no)?;
         let keys = key_bytes(keys).ok_or_else(no)?;
         let (content, handle) = keys.split_at(32);
         Ok(Self {
             pair: pair.parse().map_err(|_| no())?,
+            held,
             content_key: content.try_into().map_err(|_| no())?,
             handle_key: handle.try_into().map_err(|_| no())?,
             from: from.parse().map_err(|_| no())?,
@@ -194,6 +226,7 @@ mod tests {
     fn an_invitation_is_read_as_it_is_shown_and_hides_its_keys_otherwise() {
         let invitation = PairInvitation {
             pair: PairId([3; 16]),
+            held: Held::Copy,
             content_key: [0xc4; 32],
             handle_key: [0xd5; 16],
             from: introduction(),

@@ -27,11 +27,11 @@ use std::time::Duration;
 
 use base::port::World;
 use base::{Buf, GroupId, PairId, SiteId};
-use control::tls::{Fingerprint, Pem};
+use control::tls::Pem;
 use control::{Problem, mutual};
 use mirror::Input;
 use mirror::wire::{Encoded, Frame, LENGTH_BYTES, frame_bytes};
-use raid::Group;
+use raid::{CasRefused, Group};
 use replica::Replica;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
@@ -43,7 +43,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::pair::config::PairConfig;
+use crate::pair::config::{Introduction, PairConfig};
 use crate::ready::bind;
 
 /// Name of the protocol in the TLS handshake.
@@ -103,6 +103,8 @@ enum NotTaken {
     OtherPool,
     #[error("{OLDER_POOL}")]
     OlderPool,
+    #[error("another site has taken its place meanwhile")]
+    Replaced,
     #[error("what the other site is cannot be kept: {0}")]
     NotKept(String),
 }
@@ -112,7 +114,7 @@ impl NotTaken {
         match self {
             Self::OtherPool => 1,
             Self::OlderPool => 2,
-            Self::NotKept(_) => 3,
+            Self::Replaced | Self::NotKept(_) => 3,
         }
     }
 
@@ -146,9 +148,12 @@ pub(crate) struct LinkState {
 pub(super) struct Links {
     pair: PairId,
     me: SiteId,
-    peer: SiteId,
-    peer_fingerprint: Fingerprint,
-    peer_address: String,
+    peer: RefCell<Introduction>,
+    /// Another one is the other site now.
+    peer_changed: Notify,
+    listen: SocketAddr,
+    /// On purpose, in a lab.
+    is_cut: Cell<bool>,
     group: Group,
     last_number: Cell<u64>,
     has_met: Cell<bool>,
@@ -168,13 +173,14 @@ pub(super) enum Way {
 impl Links {
     /// No link yet.
     pub async fn new(me: SiteId, config: &PairConfig, group: Group) -> Rc<Links> {
-        let has_met = group.register_read(PEER_REGISTER).await.version > 0;
+        let has_met = !group.register_read(PEER_REGISTER).await.bytes.is_empty();
         Rc::new(Links {
             pair: config.id,
             me,
-            peer: config.peer,
-            peer_fingerprint: config.peer_fingerprint,
-            peer_address: config.peer_address.clone(),
+            peer: RefCell::new(config.peer()),
+            peer_changed: Notify::new(),
+            listen: config.listen,
+            is_cut: Cell::new(false),
             group,
             last_number: Cell::new(0),
             has_met: Cell::new(has_met),
@@ -194,16 +200,58 @@ impl Links {
     ///
     /// # Errors
     /// When that is taken, or the certificate is unusable.
-    pub async fn way(&self, listen: SocketAddr, pem: &Pem) -> Result<Way, Problem> {
-        if self.me < self.peer {
-            return Ok(Way::Calls(mutual::client(self.peer_fingerprint, pem, PROTOCOL)?));
+    pub async fn way(&self, pem: &Pem) -> Result<Way, Problem> {
+        let Introduction { site, fingerprint, .. } = self.peer();
+        if self.me < site {
+            return Ok(Way::Calls(mutual::client(fingerprint, pem, PROTOCOL)?));
         }
         let (tls, _) = mutual::server(pem, PROTOCOL)?;
-        Ok(Way::IsCalled(bind(listen, "the other site").await?, tls))
+        Ok(Way::IsCalled(bind(self.listen, "the other site").await?, tls))
+    }
+
+    /// Who the other site is.
+    pub fn peer(&self) -> Introduction {
+        self.peer.borrow().clone()
+    }
+
+    /// Another one is the other site from now on; what pool it has is not known yet.
+    ///
+    /// # Errors
+    /// When the pool cannot keep that.
+    pub async fn change_peer(&self, peer: Introduction) -> Result<(), CasRefused> {
+        // First, so that a greeting under way does not write down a pool of the one before.
+        *self.peer.borrow_mut() = peer;
+        self.hang_current();
+        self.peer_changed.notify_waiters();
+        let known = self.group.register_read(PEER_REGISTER).await;
+        self.group.register_cas(PEER_REGISTER, known.version, &[]).await?;
+        self.has_met.set(false);
+        Ok(())
     }
 
     /// Sees to it that there is a link whenever there can be one, for ever.
-    pub async fn keep(self: Rc<Self>, way: Way, (world, replica): (World, Replica)) {
+    pub async fn keep(self: Rc<Self>, first: Way, pem: Pem, (world, replica): (World, Replica)) {
+        let mut way = Some(first);
+        loop {
+            let changed = self.peer_changed.notified();
+            if let Some(way) = way.take() {
+                tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = self.clone().keep_by(way, (world.clone(), replica.clone())) => {}
+                }
+            }
+            match self.way(&pem).await {
+                Ok(next) => way = Some(next),
+                Err(problem) => {
+                    tracing::error!(code = %problem.code(), "{}; it is tried again until it works", problem.what());
+                    tokio::time::sleep(CALL_REFUSED).await;
+                }
+            }
+        }
+    }
+
+    async fn keep_by(self: Rc<Self>, way: Way, (world, replica): (World, Replica)) {
         match way {
             Way::Calls(tls) => loop {
                 let before = self.last_number.get();
@@ -225,7 +273,7 @@ impl Links {
 
     async fn call(&self, tls: &Arc<ClientConfig>, replica: &Replica) -> io::Result<()> {
         let greeted = timeout(GREET_WITHIN, async {
-            let stream = TcpStream::connect(&self.peer_address).await?;
+            let stream = TcpStream::connect(&self.peer().address).await?;
             stream.set_nodelay(true)?;
             // Names say nothing here: the other site is known by its fingerprint.
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
@@ -296,7 +344,7 @@ impl Links {
     async fn greet_caller(&self, stream: TcpStream, tls: TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
         stream.set_nodelay(true)?;
         let mut stream = tls.accept(stream).await?;
-        if mutual::peer(stream.get_ref().1) != Some(self.peer_fingerprint) {
+        if mutual::peer(stream.get_ref().1) != Some(self.peer.borrow().fingerprint) {
             return Err(io::Error::other("whoever called is not the other site"));
         }
         self.greet(&mut stream).await?;
@@ -305,6 +353,10 @@ impl Links {
 
     /// Both ends say who they are.
     async fn greet(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+        if self.is_cut.get() {
+            return Err(io::Error::other("the link is cut on purpose"));
+        }
+        let peer = self.peer();
         let opening = self.group.owner_epoch().unwrap_or_default().into();
         let own = Preface { magic: MAGIC, pair: self.pair.0, site: self.me.0, pool: self.group.id().0, opening };
         stream.write_all(own.as_bytes()).await?;
@@ -315,24 +367,25 @@ impl Links {
         if theirs.magic != MAGIC {
             return Err(io::Error::other("the other site speaks another version of the protocol"));
         }
-        if theirs.pair != self.pair.0 || theirs.site != self.peer.0 {
+        if theirs.pair != self.pair.0 || theirs.site != peer.site.0 {
             return Err(io::Error::other("the other site is in another pair"));
         }
-        let known = self.know_pool(GroupId(theirs.pool), theirs.opening.get()).await;
+        let known = self.know_pool(&peer, GroupId(theirs.pool), theirs.opening.get()).await;
         let verdict = known.as_ref().map_or_else(|why| why.verdict(), |()| TAKEN);
         stream.write_all(&[verdict]).await?;
         stream.flush().await?;
         known?;
         match stream.read_u8().await? {
-            TAKEN => Ok(()),
+            TAKEN if *self.peer.borrow() == peer => Ok(()),
+            TAKEN => Err(NotTaken::Replaced.into()),
             verdict => Err(NotTaken::told(verdict)),
         }
     }
 
     /// The pool that is met first is the one, for good, and it never becomes an older one.
-    async fn know_pool(&self, pool: GroupId, opening: u64) -> Result<(), NotTaken> {
+    async fn know_pool(&self, peer: &Introduction, pool: GroupId, opening: u64) -> Result<(), NotTaken> {
         let known = self.group.register_read(PEER_REGISTER).await;
-        if known.version > 0 {
+        if !known.bytes.is_empty() {
             let Ok(last) = Peer::read_from_bytes(&known.bytes) else { return Err(NotTaken::OtherPool) };
             if last.pool != pool.0 {
                 return Err(NotTaken::OtherPool);
@@ -342,6 +395,9 @@ impl Links {
                 Ordering::Equal => return Ok(()),
                 Ordering::Greater => {}
             }
+        }
+        if *self.peer.borrow() != *peer {
+            return Err(NotTaken::Replaced);
         }
         let met = Peer { pool: pool.0, opening: opening.into() };
         let kept = self.group.register_cas(PEER_REGISTER, known.version, met.as_bytes()).await;
@@ -390,6 +446,21 @@ impl Links {
         self.hung.notify_waiters();
     }
 
+    fn hang_current(&self) {
+        let current = self.current.borrow().as_ref().map(|(number, _)| *number);
+        if let Some(number) = current {
+            self.hang(number);
+        }
+    }
+
+    /// Cuts the link, as a lab does to see what follows, or mends it.
+    pub fn cut(&self, is_cut: bool) {
+        self.is_cut.set(is_cut);
+        if is_cut {
+            self.hang_current();
+        }
+    }
+
     async fn until_hung(&self, number: u64) {
         loop {
             let hung = self.hung.notified();
@@ -421,7 +492,7 @@ impl Links {
             return;
         }
         if state.why_not.as_ref() != Some(&why) {
-            tracing::warn!(code = "VH4014", peer = self.peer_address, why, "no link to the other site");
+            tracing::warn!(code = "VH4014", peer = self.peer.borrow().address, why, "no link to the other site");
         }
         state.why_not = Some(why);
     }
@@ -429,11 +500,6 @@ impl Links {
     /// How the link is now.
     pub fn state(&self) -> LinkState {
         self.state.borrow().clone()
-    }
-
-    /// Where the other site is.
-    pub fn peer_address(&self) -> &str {
-        &self.peer_address
     }
 }
 

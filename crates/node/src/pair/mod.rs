@@ -18,10 +18,13 @@
 
 mod address;
 mod asker;
+mod chronicle;
 mod config;
 mod founding;
 mod link;
 mod orders;
+mod relief;
+mod replacement;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -30,6 +33,8 @@ use std::time::Duration;
 use base::port::{Clock, World};
 use base::{Epoch, SiteId};
 use control::Problem;
+use control::server::Books;
+use control::tls::Fingerprint;
 use datastore::{DatastoreOptions, Filesystem, Identity, OpenRefusal};
 use engine::Engine;
 use mirror::Mirror;
@@ -40,13 +45,15 @@ use witness_serve::membership::Membership;
 use world_real::BootClock;
 
 pub use config::{Introduction, PairConfig, PairInvitation};
-pub use founding::{Founding, found, join};
+pub use founding::{Founding, enable, found, join};
 
 use crate::config::StoreConfig;
 use crate::front::{Addresses, Front};
 use crate::pair::address::Address;
 use crate::pair::asker::Asker;
+use crate::pair::chronicle::Chronicle;
 use crate::pair::link::Links;
+use crate::pair::relief::Relief;
 use crate::shard::Shard;
 use crate::site_store::SiteStore;
 
@@ -54,8 +61,9 @@ use crate::site_store::SiteStore;
 const STREAM: u32 = 1;
 /// Pause before a front that did not open is opened again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
-/// Pause before an address that is taken is tried again.
+/// Pause before an address that is taken is tried again, and how long.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+const TRY_FOR: Duration = Duration::from_secs(5);
 
 /// What the mirror reaches, and the front that it may cut off.
 struct Reach {
@@ -63,6 +71,7 @@ struct Reach {
     links: Rc<Links>,
     asker: Asker,
     front: Rc<Serving>,
+    chronicle: Rc<Chronicle>,
 }
 
 /// The front of the present term.
@@ -104,18 +113,7 @@ impl Outside for Reach {
         if standing.primary != self.me || standing.epoch != self.front.epoch.get() {
             self.front.cut_off();
         }
-        tell(self.me, &standing);
-    }
-}
-
-/// The line of the log that says how the pair stands now.
-fn tell(me: SiteId, standing: &Standing) {
-    let office = if standing.primary == me { "primary" } else { "secondary" };
-    let (epoch, in_sync, because) = (standing.epoch.0, standing.in_sync, standing.last.kind);
-    if standing.in_sync {
-        tracing::info!(code = "VH4013", office, epoch, in_sync, ?because, "how the pair stands has changed");
-    } else {
-        tracing::warn!(code = "VH4013", office, epoch, in_sync, ?because, "how the pair stands has changed");
+        self.chronicle.changed(&standing);
     }
 }
 
@@ -124,11 +122,16 @@ pub(crate) struct Site {
     pub me: SiteId,
     pub config: PairConfig,
     pub replica: Replica,
+    /// What this site's own certificate is known by.
+    fingerprint: Fingerprint,
+    /// Key of the seal of file handles.
+    handle_key: [u8; 16],
     witness_address: String,
     clock: Rc<dyn Clock>,
     asker: Asker,
     links: Rc<Links>,
     serving: Rc<Serving>,
+    chronicle: Rc<Chronicle>,
 }
 
 impl Site {
@@ -137,15 +140,22 @@ impl Site {
     /// # Errors
     /// Without a membership at the witness, where the engine holds no site of this pair, or
     /// where the address for the other site is taken.
-    pub async fn open(engine: &Engine, world: &World, config: &PairConfig) -> Result<Rc<Site>, Problem> {
+    pub async fn open(
+        engine: &Engine,
+        world: &World,
+        config: &PairConfig,
+        (handle_key, (site, books)): ([u8; 16], (&str, Books)),
+    ) -> Result<Rc<Site>, Problem> {
         let membership = Membership::of(&config.membership)?;
         let me = membership.site()?;
         let world = World { clock: Rc::new(BootClock::start()), ..world.clone() };
         let links = Links::new(me, config, engine.group().clone()).await;
-        let way = links.way(config.listen, &membership.pem()).await?;
+        let way = links.way(&membership.pem()).await?;
         let (asker, questions) = Asker::new();
         let serving = Rc::new(Serving::default());
-        let reach = Reach { me, links: links.clone(), asker: asker.clone(), front: serving.clone() };
+        let chronicle = Rc::new(Chronicle::new(me, site, books));
+        let (asked, told) = (asker.clone(), chronicle.clone());
+        let reach = Reach { me, links: links.clone(), asker: asked, front: serving.clone(), chronicle: told };
         let opened = Replica::open(engine.clone(), world.clone(), (config.mirror(me), STREAM), Rc::new(reach)).await;
         let replica = opened.map_err(|fault| {
             Problem::new(&control::codes::POOL_FAULTED, "this pool cannot go on as one of two sites")
@@ -153,10 +163,26 @@ impl Site {
         })?;
         let within = config.mirror(me).answer_within;
         questions.answer(&membership, within, (&world, replica.clone()))?;
-        world.spawn.spawn("link", Box::pin(links.clone().keep(way, (world.clone(), replica.clone()))));
+        world
+            .spawn
+            .spawn("link", Box::pin(links.clone().keep(way, membership.pem(), (world.clone(), replica.clone()))));
+        let fingerprint = membership.fingerprint()?;
         let witness_address = membership.address;
         let clock = world.clock;
-        Ok(Rc::new(Site { me, config: config.clone(), replica, witness_address, clock, asker, links, serving }))
+        let config = config.clone();
+        Ok(Rc::new(Site {
+            me,
+            config,
+            replica,
+            fingerprint,
+            handle_key,
+            witness_address,
+            clock,
+            asker,
+            links,
+            serving,
+            chronicle,
+        }))
     }
 
     /// Whether this site cannot go on and must be opened again.
@@ -166,7 +192,7 @@ impl Site {
 
     /// Serves whenever this site is primary, for ever.
     pub async fn take_turns(self: Rc<Self>, shard: Rc<Shard>, ground: (World, Identity)) {
-        let mut told = String::new();
+        let (mut told, mut relief) = (String::new(), Relief::default());
         let address = Address::new(self.config.address_hook.clone(), shard.config.nfs);
         // An earlier life may have left it up.
         address.down().await;
@@ -188,6 +214,11 @@ impl Site {
                 if why != told {
                     tracing::error!(code = %problem.code(), "{why}; it is tried again until it works");
                     told = why;
+                }
+                if relief.is_due(epoch, self.clock.now()) && self.hand_over(&shard.config).await.is_ok() {
+                    tracing::warn!(code = "VH4013", "this site cannot serve: the other one does");
+                    relief.relieved(self.clock.now());
+                    continue;
                 }
                 tokio::time::sleep(OPEN_AGAIN).await;
             }
@@ -215,7 +246,8 @@ impl Site {
         *self.serving.front.borrow_mut() = Rc::downgrade(&front);
         shard.set_front(Some(front.clone()));
         front.listen(config, addresses).await?;
-        tracing::info!(code = "VH4015", nfs = %shard.ready.nfs, "this site serves");
+        let turn = self.replica.with_mirror(Mirror::turn);
+        self.chronicle.serves(turn, self.clock.now(), &shard.ready.nfs.to_string());
         std::future::pending().await
     }
 
@@ -236,10 +268,10 @@ impl Site {
 
 /// The address of the pair. Whoever served before may not have let go of it yet.
 async fn addresses(config: &StoreConfig) -> Result<Addresses, Problem> {
-    let mut is_told = false;
+    let (mut is_told, begun) = (false, tokio::time::Instant::now());
     loop {
         match Addresses::take(config).await {
-            Err(problem) if problem.code() == &control::codes::PORT_IN_USE => {
+            Err(problem) if problem.code() == &control::codes::PORT_IN_USE && begun.elapsed() < TRY_FOR => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(code = %problem.code(), "{}; tried again until it is free", problem.what());
                 }

@@ -18,6 +18,7 @@ impl Site {
     /// How the pair stands as this site sees it.
     pub fn facts(&self, config: &StoreConfig, serves: bool) -> Replication {
         let link = self.links.state();
+        let peer = self.links.peer();
         let trouble = self.asker.trouble();
         let known = self.replica.with_mirror(|mirror| mirror.kept().memory.known);
         // Without a lease it holds its tongue although its doors are open.
@@ -28,6 +29,10 @@ impl Site {
             Some(known) if known.primary == self.me => Role::Primary,
             Some(_) => Role::Secondary,
         };
+        // As long as the record names somebody else, whoever is there is not made equal.
+        let stranger = self.replica.with_mirror(Mirror::names_peer) == Some(false);
+        let named_other = || "the record at the witness does not name it: finish with vmhold site replace".to_owned();
+        let why_not = if stranger { Some(named_other()) } else { link.why_not.filter(|_| !link.is_up) };
         Replication {
             pair: self.config.id.to_string(),
             pool: config.pool.clone(),
@@ -37,14 +42,12 @@ impl Site {
             serves,
             state: self.replica.with_mirror(|mirror| state_of(mirror, link.is_up)),
             epoch: known.map(|known| known.epoch.0),
-            peer: Reach {
-                address: self.links.peer_address().to_owned(),
-                answers: link.is_up,
-                why_not: link.why_not.filter(|_| !link.is_up),
-            },
+            peer: Reach { address: peer.address, answers: link.is_up && !stranger, why_not },
             witness: Reach { address: self.witness_address.clone(), answers: trouble.is_none(), why_not: trouble },
             may_lack_after: self.replica.with_mirror(|mirror| mirror.may_lack().map(|osn| osn.0)),
+            failover_waits_for: Vec::new(),
         }
+        .with_reasons()
     }
 }
 
@@ -74,6 +77,12 @@ impl Shard {
             ReplicationAction::Switchover => site.hand_over(&self.config).await?,
             ReplicationAction::Failover => site.fail_over(&self.config, false).await?,
             ReplicationAction::FailoverOtherIsOff => site.fail_over(&self.config, true).await?,
+            ReplicationAction::CutLink | ReplicationAction::MendLink if !self.config.lab => {
+                return Err(Problem::new(&codes::NOT_A_LAB_POOL, format!("{} is no lab pool", self.config.pool))
+                    .why("only there is anything hurt on purpose"));
+            }
+            ReplicationAction::CutLink => site.links.cut(true),
+            ReplicationAction::MendLink => site.links.cut(false),
         }
         Ok(site.facts(&self.config, self.front().is_some()))
     }
@@ -114,6 +123,7 @@ impl Site {
         let ended = tokio::time::timeout(FAILOVER_WITHIN, self.replica.until(came_of_it)).await;
         match ended {
             Ok(true) => {
+                self.chronicle.handed_over(self.replica.with_mirror(Mirror::turn));
                 let seconds = begun.elapsed().as_secs_f64();
                 tracing::info!(code = "VH4013", seconds, "this site has handed over as planned");
                 Ok(())
@@ -139,6 +149,9 @@ impl Site {
         };
         if self.replica.with_mirror(is_primary).is_some() {
             return Ok(());
+        }
+        if !self.replica.was_whole() {
+            return Err(Problem::new(&codes::COPY_NEVER_WHOLE, format!("{} holds no whole copy", config.site)));
         }
         tokio::time::timeout(FAILOVER_WITHIN, asking).await.map_err(|_| {
             let trouble = self.asker.trouble();

@@ -274,9 +274,10 @@ impl Errand {
             self.site.commit(vec![Put::CreateFile { file, at }, Put::DropFile { file }]).await?;
         }
         let mine = self.site.shelf.borrow().whole_with();
+        let peer = self.site.mirror_peer();
         let is_whole = mine.is_some_and(|sites| {
             let has = |site| sites.contains(&site);
-            whole_with == Some(sites) && has(self.site.config.me) && has(self.site.config.peer)
+            whole_with == Some(sites) && has(self.site.config.me) && has(peer)
         });
         Ok(Terms { is_whole, wrote_alone, snapshot_through: self.snapshot_through().await? })
     }

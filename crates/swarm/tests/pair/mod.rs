@@ -49,7 +49,7 @@ pub fn founded() -> Standing {
     }
 }
 
-fn config(site: usize, patience: Duration, pace: Pace) -> Config {
+fn config(me: SiteId, peer: SiteId, patience: Duration, pace: Pace) -> Config {
     Config {
         resync: pace,
         out_of_sync_delay: patience,
@@ -62,7 +62,7 @@ fn config(site: usize, patience: Duration, pace: Pace) -> Config {
         flights_max: FlightsMax { count: 64, bytes: 4 << 20 },
         operations_max: 64,
         mark_step: 64,
-        ..Config::new(SITES[site], SITES[1 - site], PAIR)
+        ..Config::new(me, peer, PAIR)
     }
 }
 
@@ -94,6 +94,7 @@ impl Seen {
 
 /// One site's media and its present life.
 struct Place {
+    id: Cell<SiteId>,
     pool: RefCell<Rc<Pool>>,
     node: RefCell<SimNode>,
 }
@@ -157,11 +158,12 @@ impl Pair {
 
     fn of(seed: u64, patience: Duration, pace: Pace) -> Pair {
         let world = SimWorld::new(seed);
-        let place = |world: &SimWorld| Place {
+        let place = |world: &SimWorld, id: SiteId| Place {
+            id: Cell::new(id),
             pool: RefCell::new(Rc::new(Pool::new(world, shape()))),
             node: RefCell::new(world.node()),
         };
-        let places = Rc::new([place(&world), place(&world)]);
+        let places = Rc::new(SITES.map(|id| place(&world, id)));
         let pair = Pair { net: Net::new(&world), world, places, patience, pace };
         pair.until(async || {
             for site in 0..2 {
@@ -208,11 +210,23 @@ impl Pair {
         self.power_cut(site);
     }
 
+    /// The same, and whoever runs it is another site.
+    pub async fn replace_by(&self, site: usize, id: SiteId) {
+        self.replace(site).await;
+        self.places[site].id.set(id);
+    }
+
+    /// What the witness has on record.
+    pub fn standing(&self) -> Standing {
+        self.net.standing()
+    }
+
     /// A new life of a site.
     pub async fn reopen(&self, site: usize) {
         let (engine, node) = self.open_engine(site).await;
         let outside = Rc::new(self.net.end(site));
-        let config = (config(site, self.patience, self.pace), STREAM);
+        let id = |site: usize| self.places[site].id.get();
+        let config = (config(id(site), id(1 - site), self.patience, self.pace), STREAM);
         let replica = Replica::open(engine, node.world(), config, outside).await.unwrap();
         self.net.is_up(site, replica);
     }

@@ -41,7 +41,19 @@ impl Store {
         fs::create_dir_all(folder).unwrap();
         let dir = folder.join("demo");
         let text = dir.display().to_string();
-        let make = ["quickstart", "--background", "--json", "--no-load", "--drives", "8", "--size", "512MiB", "--dir"];
+        let make = [
+            "quickstart",
+            "--profile",
+            "single",
+            "--background",
+            "--json",
+            "--no-load",
+            "--drives",
+            "8",
+            "--size",
+            "512MiB",
+            "--dir",
+        ];
         let made = Command::new(VMHOLD).args(make).arg(&text).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let document: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();

@@ -62,15 +62,18 @@ pub enum Action {
     Check,
     /// Hurt it and watch
     Break(BreakCommand),
-    /// Start again what was killed of two sites, and wait until both hold the same
-    Heal,
+    /// Make well again what was hurt of two sites, and wait until both hold the same
+    Heal {
+        /// Only this
+        what: Option<pair::Healed>,
+    },
 }
 
 /// What to make.
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
     /// Which demo
-    #[arg(long, value_enum, default_value = "single")]
+    #[arg(long, value_enum, default_value = "pair")]
     pub profile: Profile,
     /// Size of each drive; the files are sparse
     #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
@@ -140,7 +143,7 @@ pub fn run(command: &QuickstartCommand, global: &Global, say: &Say) -> Result<Ex
         Some(Action::Destroy) => remove::run(global, say),
         Some(Action::Check) => sample::check(global, say),
         Some(Action::Break(command)) => break_it::run(command, global, say),
-        Some(Action::Heal) => Err(no_pair(global)),
+        Some(Action::Heal { .. }) => Err(no_pair(global)),
     }
 }
 
@@ -153,7 +156,7 @@ fn of_pair(demo: &PairDemo, command: &QuickstartCommand, global: &Global, say: &
         Some(Action::Stop) => pair::stop_only(demo, global, say),
         Some(Action::Destroy) => pair::destroy(demo, global, say),
         Some(Action::Check) => pair::check(demo, global, say),
-        Some(Action::Heal) => pair::heal(demo, global, say),
+        Some(Action::Heal { what }) => pair::heal(demo, *what, global, say),
         Some(Action::Break(command)) => match &command.what {
             break_it::What::Pair(target) => pair::hurt(demo, target, global, say),
             // Everything else is about one store: that of the site that serves.
@@ -166,7 +169,7 @@ fn of_pair(demo: &PairDemo, command: &QuickstartCommand, global: &Global, say: &
 fn no_pair(global: &Global) -> Problem {
     let dir = global.dir.display();
     Problem::new(&codes::DEMO_NOT_FOUND, format!("there is no demo of two sites in {dir}"))
-        .step("make one: vmhold quickstart --profile pair")
+        .step("make one: vmhold quickstart")
 }
 
 fn start(args: &StartArgs, global: &Global, say: &Say) -> Result<Exit, Problem> {

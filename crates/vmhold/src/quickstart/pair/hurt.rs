@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use control::replication::ReplicationAction;
 use control::{Exit, Problem, codes};
 use rustix::process::Signal;
 
@@ -18,7 +19,20 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 pub enum Target {
     /// kill -9 a site; the one that serves, if none is named
     Site(SiteName),
+    /// Cut the link between the sites
+    Link,
     /// kill -9 the witness
+    Witness,
+}
+
+/// What is made well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Healed {
+    /// Sites that were killed
+    Site,
+    /// The link that was cut
+    Link,
+    /// The witness that was killed
     Witness,
 }
 
@@ -41,6 +55,15 @@ pub fn hurt(demo: &PairDemo, target: &Target, global: &Global, say: &Say) -> Res
             let broken = Changed { what: "witness", site: None, pause_seconds: None };
             Ok(say.done(broken, |_| {
                 format!("the witness was killed; nothing stops, and nobody could take over now\nwatch: vmhold replication status --dir {dir}\nback:  vmhold quickstart heal --dir {dir}\n")
+            }))
+        }
+        Target::Link => {
+            let (serving, _) = demo.serving_soon(global)?;
+            demo.order(serving, ReplicationAction::CutLink, global)?;
+            demo.wait("that the other site is missed", global, |_, pair| !pair.peer.answers)?;
+            let broken = Changed { what: "link", site: None, pause_seconds: None };
+            Ok(say.done(broken, |_| {
+                format!("the link was cut; writes wait for 5 s at most, then {serving} goes on alone\nwatch: vmhold replication status --dir {dir}\nback:  vmhold quickstart heal link --dir {dir}\n")
             }))
         }
         Target::Site(SiteName { name }) => site(demo, name.as_deref(), global, say),
@@ -97,10 +120,17 @@ fn kill(demo: &PairDemo, site: Option<&str>) -> Result<(), Problem> {
     Err(Problem::new(&codes::CONFLICT, format!("{what}, process {}, cannot be killed", process.pid)))
 }
 
-/// Starts again what was killed, and waits until the pair is whole.
-pub fn heal(demo: &PairDemo, global: &Global, say: &Say) -> Result<Exit, Problem> {
+/// Makes well again what was hurt, or one of it, and waits until the pair is whole.
+pub fn heal(demo: &PairDemo, what: Option<Healed>, global: &Global, say: &Say) -> Result<Exit, Problem> {
     let begun = Instant::now();
-    Running::start(demo, global)?.let_go()?;
+    if what != Some(Healed::Link) {
+        Running::start(demo, global)?.let_go()?;
+    }
+    if what.is_none_or(|what| what == Healed::Link) {
+        for site in SITES.into_iter().filter(|site| demo.site(site).announced().is_some()) {
+            demo.order(site, ReplicationAction::MendLink, global)?;
+        }
+    }
     let (site, _) = demo.wait("a pair in sync", global, |_, pair| pair.not_ready().is_empty())?;
     let healed = Changed { what: "heal", site: Some(site.to_owned()), pause_seconds: None };
     let dir = demo.shown.display().to_string();

@@ -42,16 +42,20 @@ struct Ports {
 
 impl Ports {
     /// Free ones, seen before anything is made. With `--ports-from` all of them from there on.
-    fn free(from: Option<u16>) -> Result<Self, Problem> {
+    fn free(from: Option<u16>, api: Option<SocketAddr>) -> Result<Self, Problem> {
+        if let Some(address) = api.filter(|address| !address.ip().is_loopback()) {
+            return Err(Problem::new(&codes::INSECURE_BIND, format!("a demo must not listen on {address}")));
+        }
         let nfs = next_free(ADDRESS, from.unwrap_or(NFS_PORT), &[])?;
-        let mut taken = Vec::new();
+        let mut taken = Vec::from_iter(api);
         let mut next = |from: u16| -> Result<SocketAddr, Problem> {
             let free = next_free(HERE, from, &taken)?;
             taken.push(free);
             Ok(free)
         };
         let first = from.map_or(API_PORT, |from| if from == 0 { 0 } else { from.saturating_add(1) });
-        Ok(Self { nfs, api: [next(first)?, next(first)?], link: [next(first)?, next(first)?], witness: next(first)? })
+        let apis = [api.map_or_else(|| next(first), Ok)?, next(first)?];
+        Ok(Self { nfs, api: apis, link: [next(first)?, next(first)?], witness: next(first)? })
     }
 }
 
@@ -68,7 +72,7 @@ pub fn make_anywhere(args: &StartArgs, global: &Global) -> Result<(PairDemo, Run
 
 /// Makes everything and starts it, or leaves nothing.
 fn make(args: &StartArgs, global: &Global) -> Result<(PairDemo, Running), Problem> {
-    let ports = Ports::free(args.ports_from)?;
+    let ports = Ports::free(args.ports_from, global.api)?;
     let place = Place::of(&global.dir);
     let manifest = PairManifest {
         schema: "vmhold.pair/v1".into(),

@@ -15,8 +15,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use control::client::Call;
 use control::demo::{DemoNfs, DemoSite, Quickstart};
-use control::replication::{Replication, ReplicationList, Role};
+use control::replication::{Replication, ReplicationAction, ReplicationList, ReplicationOrder, Role};
 use control::{Document, Envelope, Exit, Problem, codes};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ use crate::quickstart::{RunArgs, StartArgs, make as store, remove, sample};
 use crate::say::Say;
 use crate::signals::Signals;
 
-pub use hurt::{Target, heal, hurt};
+pub use hurt::{Healed, Target, heal, hurt};
 
 /// Names of the sites, and of their folders.
 pub const SITES: [&str; 2] = ["site-a", "site-b"];
@@ -92,6 +93,15 @@ impl PairDemo {
         let list: Envelope<ReplicationList> =
             appliance::client(&self.global(site, global)).ok()?.get("/v1/replication").ok()?;
         list.into_result().ok()?.0.into_iter().next()
+    }
+
+    /// Asks something of a site about the pair.
+    fn order(&self, site: &str, action: ReplicationAction, global: &Global) -> Result<(), Problem> {
+        let body = serde_json::to_string(&ReplicationOrder { action }).expect("an order is one word");
+        let path = format!("/v1/replication/{}", store::POOL);
+        let own = Global { dry_run: false, ..self.global(site, global) };
+        let call = Call { method: "POST", path: &path, body: Some(&body), ..appliance::change(&own) };
+        appliance::patient_client(&own)?.change::<Replication>(&call).map(drop)
     }
 
     /// Why another demo is not made here.
