@@ -37,6 +37,8 @@ enum Part {
     Miri,
     /// Real processes killed under load, and every pair of ways to lose two drives
     Kills,
+    /// Two sites and a witness hurt at random until roles have changed so often
+    Roles,
     /// Guests that ride out kills
     Vm,
     /// Every fuzz target
@@ -64,6 +66,9 @@ pub struct SoakArgs {
     /// Kills of real servers, by the load generator and by the guest each
     #[arg(long, default_value_t = 200)]
     kills: u64,
+    /// Changes of roles of two real sites
+    #[arg(long, default_value_t = 500)]
+    role_changes: u64,
     /// Seconds for each fuzz target
     #[arg(long, default_value_t = 600)]
     fuzz_seconds: u64,
@@ -132,6 +137,12 @@ fn run(tree: &Tree, args: &SoakArgs, part: Part) -> (String, Result<(), String>)
             let call = Call::new(&script.to_string_lossy(), tree.root());
             let outcome = call.env("KILLS", &kills).env("PAIRS", "all").run();
             (format!("{kills} kills, every pair of ways to lose two drives"), outcome)
+        }
+        Part::Roles => {
+            let script = tree.root().join("tests/e2e/87-role-changes");
+            let changes = args.role_changes.to_string();
+            let outcome = Call::new(&script.to_string_lossy(), tree.root()).env("ROLE_CHANGES", &changes).run();
+            (format!("{changes} changes of roles"), outcome)
         }
         Part::Vm => (format!("{kills} kills under fio in a guest"), suite::vm_test(tree, Some(args.kills))),
         Part::Fuzz => {

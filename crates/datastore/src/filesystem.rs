@@ -148,6 +148,7 @@ impl<S: Store> Filesystem<S> {
         if row.pool.get() != identity.pool {
             return Err(OpenRefusal::OtherPool);
         }
+        take_ids(&*store).await?;
         let ceiling = store.get(SUPER, SUPER_STAMP).await?.ok_or(OpenRefusal::Malformed)?;
         let ceiling = number_from_row(&ceiling).ok_or(OpenRefusal::Malformed)?;
         let mut datastores = BTreeMap::new();
@@ -370,4 +371,27 @@ impl Inode {
 /// Space after cutting a file to `size_bytes`: exact when the last block is settled.
 pub(crate) fn used_after_cut(head: &FileHead, size_bytes: u64) -> u64 {
     head.used_bytes.min(size_bytes.next_multiple_of(BLOCK_BYTES))
+}
+
+/// The ids of all inodes are given out, whatever the store remembers: a pool that was left by an earlier version
+/// at a crash may remember less, and would give an id to a second one.
+async fn take_ids<S: Store>(store: &S) -> Result<(), OpenRefusal> {
+    let last = last_inode(store).await?;
+    if store.next_file_id() <= last {
+        store.commit(vec![Change::Ids { through: last }]).await?;
+    }
+    Ok(())
+}
+
+/// The highest id of an inode: the halves of the range are asked whether anything is in them.
+async fn last_inode<S: Store>(store: &S) -> Result<FileId, OpenRefusal> {
+    let (mut found, mut none_from) = (FileId(0), u64::MAX);
+    while found.0 + 1 < none_from {
+        let middle = FileId(found.0 + (none_from - found.0) / 2);
+        match store.scan(INODES, &key_file(middle), 1).await?.first() {
+            Some((key, _)) => found = key_of_file(key).ok_or(OpenRefusal::Malformed)?,
+            None => none_from = middle.0,
+        }
+    }
+    Ok(found)
 }

@@ -61,6 +61,7 @@ impl State {
             }
             Change::Snapshot { file, .. } => self.prepare_file(*file),
             Change::Clone { snapshot, .. } => self.prepare_file(*snapshot),
+            Change::Ids { .. } => Ok(()),
             Change::Rollback { file, snapshot, .. } => {
                 self.prepare_file(*file)?;
                 self.prepare_file(*snapshot)
@@ -97,6 +98,7 @@ impl State {
             self.found_again(id);
         }
         match change {
+            Change::Ids { through } => self.note_file(*through),
             Change::Put { table, key, value } => self.put(table_tree(*table), key, value).expect(RESIDENT),
             Change::Delete { table, key } => self.clear(table_tree(*table), key).expect(RESIDENT),
             Change::CreateFile { file, at } => self.create_file(*file, *at),
@@ -119,6 +121,7 @@ impl State {
     fn note_file(&mut self, file: FileId) {
         if file < LOCAL_FILES {
             self.last_file = self.last_file.max(file.0);
+            self.ids_told = self.ids_told.max(file.0);
         }
     }
 

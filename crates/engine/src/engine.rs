@@ -232,6 +232,19 @@ impl Engine {
         self.commit_all(changes, Some(label)).await
     }
 
+    /// Whether an id was given out of which no record says so. What has it may be a row and no file: without
+    /// a word of it, it would be given out again after a crash.
+    fn owes_ids(&self) -> bool {
+        let state = self.inner.state.borrow();
+        state.last_file > state.ids_told
+    }
+
+    /// The changes, and that the ids that were given out are.
+    pub fn with_ids(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        changes.push(Change::Ids { through: self.last_file_id() });
+        changes
+    }
+
     /// Whether `changes` could be made now.
     pub async fn check(&self, changes: &[Change]) -> Result<(), StoreRefusal> {
         check_limits(changes)?;
@@ -733,6 +746,7 @@ impl Store for Engine {
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Osn, StoreRefusal> {
         self.check(&changes).await?;
+        let changes = if self.owes_ids() { self.with_ids(changes) } else { changes };
         self.commit_all(changes, None).await
     }
 

@@ -93,6 +93,7 @@ impl File {
 impl State {
     fn apply(&mut self, change: Change) {
         match change {
+            Change::Ids { through } => self.last_file = self.last_file.max(through.0),
             Change::CreateFile { file, at } => {
                 self.last_file = self.last_file.max(file.0);
                 let head = FileHead { modified: at, changed: at, ..FileHead::default() };
@@ -152,7 +153,8 @@ pub(crate) fn check_limits(changes: &[Change]) -> Result<(), StoreRefusal> {
         | Change::SetTimes { .. }
         | Change::Snapshot { .. }
         | Change::Clone { .. }
-        | Change::Rollback { .. } => true,
+        | Change::Rollback { .. }
+        | Change::Ids { .. } => true,
     });
     if fits { Ok(()) } else { Err(StoreRefusal::TooBig) }
 }

@@ -203,6 +203,7 @@ pub(crate) fn state_of(group: &Group, root: &Root, stripes: StripeTable, options
         opening: root.opening,
         last_osn: root.last_osn,
         last_file: root.last_file,
+        ids_told: root.last_file,
         last_object: 0,
         last_generation: 0,
         applied_through: root.applied.0,

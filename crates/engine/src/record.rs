@@ -50,6 +50,7 @@ fn encode(change: &Change, out: &mut Vec<u8>) {
         Change::Snapshot { file, snapshot } => words(out, 8, &[file.0, snapshot.0]),
         Change::Clone { snapshot, file, at } => words(out, 9, &[snapshot.0, file.0, at.0]),
         Change::Rollback { file, snapshot, map, at } => words(out, 10, &[file.0, snapshot.0, map.0, at.0]),
+        Change::Ids { through } => words(out, 11, &[through.0]),
         Change::Put { table, key, value } => {
             out.extend_from_slice(&[6, table.0]);
             out.extend_from_slice(&(key.len() as u16).to_le_bytes());
@@ -101,6 +102,7 @@ pub fn decode_change(take: &mut Take<'_>) -> Result<Change, FormatError> {
             map: FileId(take.u64()?),
             at: WallNanos(take.u64()?),
         },
+        11 => Change::Ids { through: FileId(take.u64()?) },
         _ => return Err(FormatError("change")),
     })
 }
@@ -124,6 +126,7 @@ mod tests {
             Change::Clone { snapshot: FileId(10), file: FileId(11), at: WallNanos(12) },
             Change::Rollback { file, snapshot: FileId(10), map: FileId(13), at: WallNanos(14) },
             Change::DropFile { file },
+            Change::Ids { through: FileId(15) },
         ];
         assert_eq!(decode_changes(&encode_changes(&changes)), Ok(changes));
     }

@@ -108,6 +108,8 @@ pub struct State {
     pub opening: u64,
     pub last_osn: Osn,
     pub last_file: u64,
+    /// File ids through here are known to be given out whatever happens: the root or a record says so.
+    pub ids_told: u64,
     pub last_object: u64,
     pub last_generation: u64,
     /// Journal sequence through which records are applied.

@@ -55,6 +55,13 @@ pub struct FileHead {
 /// One absolute change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// File ids through this one were given out: none of them ever names anything new, whether there is a
+    /// file of that id or not. A commit says so by itself; whoever carries changes to another store does, too
+    /// ([`crate::Engine::with_ids`]).
+    Ids {
+        /// The last one.
+        through: FileId,
+    },
     /// There is a file `file`, empty, with these times.
     CreateFile {
         /// From [`Store::next_file_id`].

@@ -364,7 +364,8 @@ impl Inner {
         let changes = self.ops.borrow_mut().get_mut(&op).and_then(|waiting| waiting.changes.take());
         let worked_out = match changes {
             None => Err(StoreRefusal::Stopped),
-            Some(changes) => self.engine.check(&changes).await.map(|()| changes),
+            // Whoever takes over must not give out again what a client may know.
+            Some(changes) => self.engine.check(&changes).await.map(|()| self.engine.with_ids(changes)),
         };
         let resolved = match worked_out {
             Ok(changes) => Ok(Change { request: Buf::new(), body: encode_changes(&changes).into(), reply: Buf::new() }),

@@ -58,7 +58,7 @@ fn wants_of(changes: &[Change]) -> Vec<Want> {
             | Change::Snapshot { file, .. } => &[(*file, Use::Writes)],
             Change::Clone { snapshot, file, .. } => &[(*snapshot, Use::Reads), (*file, Use::Writes)],
             Change::Rollback { file, snapshot, .. } => &[(*file, Use::Writes), (*snapshot, Use::Reads)],
-            Change::Put { .. } | Change::Delete { .. } => &[],
+            Change::Put { .. } | Change::Delete { .. } | Change::Ids { .. } => &[],
         };
         wants.extend(files.iter().map(|(file, usage)| Want::whole(*file, *usage)));
     }

@@ -194,7 +194,7 @@ pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<E
         ReplicationVerb::Enable { config, with, listen, advertise, address_hook } => {
             let file = config.clone().unwrap_or_else(|| global.dir.join("vmhold.toml"));
             let at = (*listen, advertise.clone().unwrap_or_else(|| listen.to_string()));
-            enable(&file, with.parse()?, at, address_hook.as_deref(), global, say)
+            enable(&file, with.parse()?, at, address_hook.as_deref(), (global, say))
         }
         ReplicationVerb::History { pool, limit } => {
             let path = format!("/v1/replication/{}/history?limit={limit}", segment(pool));
@@ -231,8 +231,7 @@ fn enable(
     with: Introduction,
     (listen, advertised): (SocketAddr, String),
     hook: Option<&Path>,
-    global: &Global,
-    say: &Say,
+    (global, say): (&Global, &Say),
 ) -> Result<Exit, Problem> {
     let config = StoreConfig::load(file)?;
     let hook = hook.map(|path| std::path::absolute(path).map_err(|error| unusable(path, &error))).transpose()?;

@@ -128,6 +128,7 @@ fn pair() -> Replication {
         peer: reach("127.0.0.2:7441"),
         witness: reach("127.0.0.3:7440"),
         may_lack_after: None,
+        failover_waits_for: Vec::new(),
     }
 }
 

@@ -593,6 +593,10 @@ mod tests {
             assert!(again.has_met(), "it is remembered");
             assert_eq!(meet(&again, &impostor).await[0], Err(OTHER_POOL.to_owned()), "after a restart");
             assert_eq!(meet(&again, &second).await, [Ok(()), Ok(())]);
+            again.change_peer(again.peer()).await.unwrap();
+            assert!(!again.has_met());
+            assert_eq!(meet(&again, &impostor).await, [Ok(()), Ok(())], "it is the one now");
+            assert_eq!(meet(&again, &second).await[0], Err(OTHER_POOL.to_owned()), "and the other one is not");
         };
         LocalSet::new().run_until(tests).await;
     }
@@ -610,11 +614,15 @@ mod tests {
             own(&b).await;
             let (first, second) = (site(1, 2, PAIR, &a).await, site(2, 1, PAIR, &b).await);
             assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())]);
-            assert_eq!(first.know_pool(b.id(), old).await, Err(NotTaken::OlderPool));
-            assert_eq!(first.know_pool(b.id(), old + 1).await, Ok(()), "the same life again");
+            assert_eq!(first.know_pool(&first.peer(), b.id(), old).await, Err(NotTaken::OlderPool));
+            assert_eq!(first.know_pool(&first.peer(), b.id(), old + 1).await, Ok(()), "the same life again");
             own(&b).await;
             assert_eq!(meet(&first, &second).await, [Ok(()), Ok(())], "opened anew");
-            assert_eq!(first.know_pool(b.id(), old + 1).await, Err(NotTaken::OlderPool), "what was met last counts");
+            assert_eq!(
+                first.know_pool(&first.peer(), b.id(), old + 1).await,
+                Err(NotTaken::OlderPool),
+                "what was met last counts"
+            );
             let told = NotTaken::told(NotTaken::OlderPool.verdict()).to_string();
             assert!(told.contains("older copy"), "{told}");
         };

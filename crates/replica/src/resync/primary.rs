@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use base::{Buf, FileId, WallNanos};
+use base::{Buf, FileId};
 use engine::store::{BLOCK_BYTES, Change as Put, Extent, LOCAL_FILES, StoreRefusal};
 use engine::{Listed, Store};
 use futures_util::stream::{self, TryStreamExt};
@@ -138,7 +138,7 @@ impl Course {
                     rows::file_key(*file)
                 }
                 Put::Snapshot { snapshot, .. } => rows::file_key(*snapshot),
-                Put::SetSize { .. } | Put::SetTimes { .. } | Put::Rollback { .. } => continue,
+                Put::SetSize { .. } | Put::SetTimes { .. } | Put::Rollback { .. } | Put::Ids { .. } => continue,
             };
             self.touched_too_many |= self.touched.len() >= TOUCHED_MAX;
             if !self.touched_too_many {
@@ -270,8 +270,7 @@ impl Errand {
         };
         if ids_through > self.site.engine.last_file_id() {
             // Given out by the other site when it was alone: what it made of them is not to be met again.
-            let (file, at) = (ids_through, WallNanos(0));
-            self.site.commit(vec![Put::CreateFile { file, at }, Put::DropFile { file }]).await?;
+            self.site.commit(vec![Put::Ids { through: ids_through }]).await?;
         }
         let mine = self.site.shelf.borrow().whole_with();
         let peer = self.site.mirror_peer();

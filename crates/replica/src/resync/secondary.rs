@@ -77,9 +77,7 @@ async fn answer(site: &Inner, osn: Osn, ask: Ask, making: &mut Option<Making>) -
         Ask::Page { from, to, digest } => page(site, &from, to.as_ref(), digest).await,
         Ask::Rows { drops, puts } => put_rows(site, osn, &drops, puts).await,
         Ask::Ids { through } => {
-            // The id stays given out when the file is gone.
-            site.commit(vec![Put::CreateFile { file: through, at: WallNanos(0) }, Put::DropFile { file: through }])
-                .await?;
+            site.commit(vec![Put::Ids { through }]).await?;
             Ok(Reply::Done)
         }
         Ask::Open { file, frozen: true, origin, size_bytes, .. } => {
