@@ -12,6 +12,7 @@ pub mod check;
 pub mod id;
 pub mod meter;
 pub mod port;
+pub mod spread;
 pub mod time;
 
 pub use buf::{Buf, BufMut, BufPool};

@@ -8,9 +8,11 @@
 //! construction: waits of one operation follow each other (a wait within a wait counts as
 //! the outer one), and the rest is the rest.
 //!
-//! Costs an operation that waits once: four readings of the clock and a few copies of five
-//! words. Rows of files are bounded: two generations, as in a clock cache; a file that was
-//! not used for a whole generation is forgotten.
+//! Costs an operation that waits once: four readings of the clock, a few copies of eleven
+//! words, one look into the map of files and two additions to histograms. Rows of files are
+//! those of the files in use: each is given out and set to nothing by [`Meter::take`], once a
+//! second, and one that was not used since the last time goes. What is beyond the bound is
+//! summed up without its file. An allocation is made the first time a file is seen.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,16 +23,15 @@ use std::task::Poll;
 
 use crate::FileId;
 use crate::port::Clock;
+pub use crate::spread::{Counts, Spread};
 use crate::time::Nanos;
 
 /// Parts that time is spent in.
-pub const PARTS: usize = 4;
-/// Files in a generation.
+pub const PARTS: usize = 6;
+/// Files that are told apart at a time.
 const FILES_MAX: usize = 8192;
-/// Steps per doubling of a [`Spread`].
-const STEPS: u64 = 8;
-/// Everything from about eighteen minutes on is one bucket.
-const BUCKETS: usize = 34 * STEPS as usize;
+/// What a normalised request moves.
+pub const COST_BYTES: u64 = 8192;
 
 /// A part of an operation's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,19 @@ pub enum Part {
     Queue = 0,
     /// Until its record was stable on every leg.
     Journal = 1,
+    /// For the other site, after it was stable here.
+    Mirror = 2,
     /// Drives: blocks and pages that were in no cache, reconstruction included.
-    Flash = 2,
+    Flash = 3,
     /// The rest.
-    Contention = 3,
+    Contention = 4,
+    /// Held back, since its VM may not have more.
+    Qos = 5,
+}
+
+impl Part {
+    /// All, as they are counted.
+    pub const ALL: [Part; PARTS] = [Part::Queue, Part::Journal, Part::Mirror, Part::Flash, Part::Contention, Part::Qos];
 }
 
 /// Kinds of operation that are told apart.
@@ -56,82 +66,31 @@ pub enum Kind {
     Other = 2,
 }
 
+impl Kind {
+    /// All, as they are counted.
+    pub const ALL: [Kind; 3] = [Kind::Read, Kind::Write, Kind::Other];
+
+    /// The normalised cost of an operation that moves so many bytes: reading up to 8 KiB is one,
+    /// every further 8 KiB is one more, and writing is twice that (a write is taken in, and later
+    /// stored). What moves nothing is one.
+    #[must_use]
+    pub const fn cost(self, bytes: u64) -> u64 {
+        let blocks = bytes.div_ceil(COST_BYTES);
+        let blocks = if blocks == 0 { 1 } else { blocks };
+        match self {
+            Kind::Read | Kind::Other => blocks,
+            Kind::Write => 2 * blocks,
+        }
+    }
+}
+
 /// What one operation has spent so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     parts_ns: [u64; PARTS],
     about: Option<(u32, FileId)>,
+    bytes: u64,
     is_waiting: bool,
-}
-
-/// How often an amount of time was seen: counts in buckets an eighth of a doubling wide, so
-/// a percentile is right within 10 %.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spread {
-    counts: Box<[u64; BUCKETS]>,
-}
-
-impl Default for Spread {
-    fn default() -> Self {
-        Self { counts: Box::new([0; BUCKETS]) }
-    }
-}
-
-const fn bucket_of(time_ns: u64) -> usize {
-    let value = time_ns / 8 + STEPS;
-    let doubling = (63 - value.leading_zeros()) as u64 - 3;
-    let step = (value >> doubling) - STEPS;
-    let bucket = (doubling * STEPS + step) as usize;
-    if bucket < BUCKETS { bucket } else { BUCKETS - 1 }
-}
-
-/// The upper end of a bucket.
-const fn end_of(bucket: usize) -> u64 {
-    let (doubling, step) = (bucket as u64 / STEPS, bucket as u64 % STEPS);
-    (((step + STEPS + 1) << doubling) - STEPS) * 8
-}
-
-impl Spread {
-    fn add(&mut self, time_ns: u64) {
-        self.counts[bucket_of(time_ns)] += 1;
-    }
-
-    /// What was added since `earlier`.
-    #[must_use]
-    pub fn since(&self, earlier: &Spread) -> Spread {
-        let mut counts = Box::new([0; BUCKETS]);
-        for (count, (now, then)) in counts.iter_mut().zip(self.counts.iter().zip(earlier.counts.iter())) {
-            *count = now.saturating_sub(*then);
-        }
-        Spread { counts }
-    }
-
-    /// Adds another's.
-    pub fn merge(&mut self, other: &Spread) {
-        for (count, more) in self.counts.iter_mut().zip(other.counts.iter()) {
-            *count += more;
-        }
-    }
-
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// The time that a share of all did not exceed, for instance 0.99; `None` without any.
-    #[must_use]
-    pub fn percentile_ns(&self, share: f64) -> Option<u64> {
-        let wanted = (self.count() as f64 * share).ceil() as u64;
-        let mut seen = 0;
-        for (bucket, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= wanted.max(1) {
-                return Some(end_of(bucket));
-            }
-        }
-        None
-    }
 }
 
 /// Sums over operations of one kind.
@@ -139,13 +98,19 @@ impl Spread {
 pub struct Sums {
     /// Operations.
     pub count: u64,
+    /// Payload.
+    pub bytes: u64,
+    /// See [`Kind::cost`].
+    pub cost: u64,
     /// Time in each [`Part`].
     pub parts_ns: [u64; PARTS],
 }
 
 impl Sums {
-    fn add(&mut self, parts_ns: &[u64; PARTS]) {
+    fn add(&mut self, (bytes, cost): (u64, u64), parts_ns: &[u64; PARTS]) {
         self.count += 1;
+        self.bytes += bytes;
+        self.cost += cost;
         for (sum, part) in self.parts_ns.iter_mut().zip(parts_ns) {
             *sum += part;
         }
@@ -160,6 +125,8 @@ impl Sums {
     /// Adds another's.
     pub fn merge(&mut self, other: &Sums) {
         self.count += other.count;
+        self.bytes += other.bytes;
+        self.cost += other.cost;
         for (sum, part) in self.parts_ns.iter_mut().zip(&other.parts_ns) {
             *sum += part;
         }
@@ -168,7 +135,12 @@ impl Sums {
     /// What was added since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Sums) -> Sums {
-        let mut sums = Sums { count: self.count.saturating_sub(earlier.count), ..Sums::default() };
+        let mut sums = Sums {
+            count: self.count.saturating_sub(earlier.count),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            cost: self.cost.saturating_sub(earlier.cost),
+            ..Sums::default()
+        };
         for (at, part) in sums.parts_ns.iter_mut().enumerate() {
             *part = self.parts_ns[at].saturating_sub(earlier.parts_ns[at]);
         }
@@ -176,13 +148,28 @@ impl Sums {
     }
 }
 
-/// What was measured of a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What was measured of a file in an [`Interval`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileTimes {
     /// Number of its datastore.
     pub datastore: u32,
+    /// The file.
+    pub file: FileId,
     /// Sums by [`Kind`].
     pub kinds: [Sums; 3],
+    /// Whole times of reads and of writes.
+    pub spreads: [Counts; 2],
+}
+
+/// What was measured from one [`Meter::take`] to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// How long it was.
+    pub length_ns: u64,
+    /// Files that were used.
+    pub files: Vec<FileTimes>,
+    /// Operations about no file, or about one file too many, by [`Kind`].
+    pub others: [Sums; 3],
 }
 
 /// Everything since start.
@@ -194,11 +181,20 @@ pub struct Totals {
     pub spreads: [Spread; 3],
 }
 
+/// A file since the last [`Meter::take`].
+#[derive(Default)]
+struct FileRow {
+    datastore: u32,
+    kinds: [Sums; 3],
+    spreads: [Option<Spread>; 2],
+}
+
 #[derive(Default)]
 struct Book {
     totals: Totals,
-    young: BTreeMap<FileId, FileTimes>,
-    old: BTreeMap<FileId, FileTimes>,
+    files: BTreeMap<FileId, FileRow>,
+    others: [Sums; 3],
+    since: Nanos,
 }
 
 /// See the module's head.
@@ -212,7 +208,8 @@ pub struct Meter {
 impl Meter {
     /// A meter with nothing measured.
     pub fn new(clock: Rc<dyn Clock>) -> Meter {
-        Meter { clock, now: Cell::default(), book: RefCell::default() }
+        let book = Book { since: clock.now(), ..Book::default() };
+        Meter { clock, now: Cell::default(), book: RefCell::new(book) }
     }
 
     /// Runs an operation that arrived at `arrived` (now, if that is not known), and books it
@@ -268,16 +265,46 @@ impl Meter {
         self.now.set(spent);
     }
 
+    /// Says how much payload the operation that is polled now moves.
+    pub fn moves(&self, bytes: u64) {
+        let mut spent = self.now.get();
+        spent.bytes = bytes;
+        self.now.set(spent);
+    }
+
+    /// What the clock shows.
+    pub fn clock(&self) -> Nanos {
+        self.clock.now()
+    }
+
+    /// Of the time that was added to `from` for the operation that is polled now, so much was
+    /// spent in `to`.
+    pub fn reassign(&self, from: Part, to: Part, time_ns: u64) {
+        let mut spent = self.now.get();
+        let moved_ns = time_ns.min(spent.parts_ns[from as usize]);
+        spent.parts_ns[from as usize] -= moved_ns;
+        spent.parts_ns[to as usize] += moved_ns;
+        self.now.set(spent);
+    }
+
     fn book(&self, kind: Kind, spent: Spent, served_ns: u64) {
         let mut parts_ns = spent.parts_ns;
-        let waited_ns = parts_ns[Part::Journal as usize] + parts_ns[Part::Flash as usize];
-        parts_ns[Part::Contention as usize] +=
-            served_ns.saturating_sub(waited_ns + parts_ns[Part::Contention as usize]);
+        // The queue was before it was served.
+        let known_ns = parts_ns.iter().sum::<u64>() - parts_ns[Part::Queue as usize];
+        parts_ns[Part::Contention as usize] += served_ns.saturating_sub(known_ns);
+        let time_ns = parts_ns.iter().sum();
+        let size = (spent.bytes, kind.cost(spent.bytes));
         let mut book = self.book.borrow_mut();
-        book.totals.kinds[kind as usize].add(&parts_ns);
-        book.totals.spreads[kind as usize].add(parts_ns.iter().sum());
-        if let Some((datastore, file)) = spent.about {
-            book.row(datastore, file).kinds[kind as usize].add(&parts_ns);
+        book.totals.kinds[kind as usize].add(size, &parts_ns);
+        book.totals.spreads[kind as usize].add(time_ns);
+        match spent.about.and_then(|(datastore, file)| book.row(datastore, file)) {
+            Some(row) => {
+                row.kinds[kind as usize].add(size, &parts_ns);
+                if let Some(spread) = row.spreads.get_mut(kind as usize) {
+                    spread.get_or_insert_default().add(time_ns);
+                }
+            }
+            None => book.others[kind as usize].add(size, &parts_ns),
         }
     }
 
@@ -286,23 +313,43 @@ impl Meter {
         self.book.borrow().totals.clone()
     }
 
-    /// Every file that is remembered, with what was measured of it.
-    pub fn files(&self) -> Vec<(FileId, FileTimes)> {
-        let book = self.book.borrow();
-        book.old.iter().chain(&book.young).map(|(file, times)| (*file, times.clone())).collect()
+    /// What was measured since this was called before.
+    pub fn take(&self) -> Interval {
+        let now = self.clock.now();
+        let mut book = self.book.borrow_mut();
+        let mut interval = Interval { length_ns: nanos_between(book.since, now), ..Interval::default() };
+        book.since = now;
+        interval.others = std::mem::take(&mut book.others);
+        book.files.retain(|file, row| {
+            let times = row.take(*file);
+            let is_used = times.is_some();
+            interval.files.extend(times);
+            is_used
+        });
+        interval
+    }
+}
+
+impl FileRow {
+    /// What it has, if it was used; it has nothing then.
+    fn take(&mut self, file: FileId) -> Option<FileTimes> {
+        if self.kinds.iter().all(|sums| sums.count == 0) {
+            return None;
+        }
+        let spreads = self.spreads.each_mut().map(|spread| spread.as_mut().map_or_else(Counts::default, Spread::take));
+        Some(FileTimes { datastore: self.datastore, file, kinds: std::mem::take(&mut self.kinds), spreads })
     }
 }
 
 impl Book {
-    /// The row of a file; it comes back from the old generation with what it had.
-    fn row(&mut self, datastore: u32, file: FileId) -> &mut FileTimes {
-        if self.young.len() >= FILES_MAX && !self.young.contains_key(&file) {
-            self.old = std::mem::take(&mut self.young);
+    /// The row of a file, unless it is one too many.
+    fn row(&mut self, datastore: u32, file: FileId) -> Option<&mut FileRow> {
+        if self.files.len() >= FILES_MAX && !self.files.contains_key(&file) {
+            return None;
         }
-        let old = &mut self.old;
-        let row = self.young.entry(file).or_insert_with(|| old.remove(&file).unwrap_or_default());
+        let row = self.files.entry(file).or_default();
         row.datastore = datastore;
-        row
+        Some(row)
     }
 }
 
@@ -317,7 +364,6 @@ mod tests {
     use crate::time::WallNanos;
     use std::future::Future;
     use std::task::{Context, Waker};
-    use std::time::Duration;
 
     /// A clock that goes as it is told.
     #[derive(Default)]
@@ -390,15 +436,15 @@ mod tests {
         let totals = meter.totals();
         let write = &totals.kinds[Kind::Write as usize];
         // queue 40; journal: from its "not yet" over the thousand, the other's poll and the ten, and its own poll
-        assert_eq!(write.parts_ns, [40, 1000 + 1 + 10 + 5, 0, 5 + 3]);
+        assert_eq!(write.parts_ns, [40, 1000 + 1 + 10 + 5, 0, 0, 5 + 3, 0]);
         assert_eq!(write.total_ns(), 40 + (clock_at_answer_of_write() - 100));
         let read = &totals.kinds[Kind::Read as usize];
         assert_eq!(read.parts_ns[Part::Journal as usize], 0, "a wait within a wait is the outer one's");
         assert_eq!(read.parts_ns[Part::Queue as usize], 1005);
-        let files = meter.files();
+        let files = meter.take().files;
         assert_eq!(files.len(), 2);
-        assert_eq!(files[0].1.kinds[Kind::Write as usize], *write);
-        assert_eq!(files[1].1.kinds[Kind::Read as usize].total_ns(), read.total_ns());
+        assert_eq!(files[0].kinds[Kind::Write as usize], *write);
+        assert_eq!(files[1].kinds[Kind::Read as usize].total_ns(), read.total_ns());
     }
 
     /// 100 at the start, 5 for the first poll, 1000, 1 for the other's poll, 10, 5, 3.
@@ -407,43 +453,54 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_right_within_a_tenth() {
-        let mut spread = Spread::default();
-        (1..=10_000_u64).for_each(|n| spread.add(n * 1000));
-        for (share, exact) in [(0.5, 5_000_000.0), (0.95, 9_500_000.0), (0.99, 9_900_000.0), (1.0, 10_000_000.0)] {
-            let found = spread.percentile_ns(share).unwrap() as f64;
-            assert!(found >= exact && found <= exact * 1.13, "{share}: {found} for {exact}");
+    fn what_is_taken_is_of_the_interval_and_bounded() {
+        let clock = Rc::new(Told::default());
+        let meter = Meter::new(clock.clone());
+        let run = |file: u64, kind: Kind, bytes: u64| {
+            let work = meter.operation(kind, None, async {
+                meter.about(1, FileId(file));
+                meter.moves(bytes);
+                clock.pass(1000);
+            });
+            assert!(poll(&mut Box::pin(work)).is_ready());
+        };
+        for n in 0..FILES_MAX as u64 + 100 {
+            run(n + 10, Kind::Other, 0);
         }
-        assert_eq!(Spread::default().percentile_ns(0.5), None);
-        assert_eq!(spread.since(&spread).count(), 0);
+        let first = meter.take();
+        assert_eq!((first.files.len(), first.others[Kind::Other as usize].count), (FILES_MAX, 100));
+        assert_eq!(first.length_ns, 1000 * (FILES_MAX as u64 + 100));
+        run(10, Kind::Write, 8193);
+        run(7, Kind::Read, 4096);
+        let second = meter.take();
+        // The place of a file that was not used is free at the second taking.
+        assert_eq!(second.files.len(), 1, "{second:?}");
+        let written = &second.files[0];
+        assert_eq!((written.file, written.kinds[Kind::Write as usize].bytes), (FileId(10), 8193));
+        assert_eq!(written.kinds[Kind::Write as usize].cost, 4, "two blocks, written");
+        assert_eq!(written.spreads[Kind::Write as usize].count(), 1);
+        assert_eq!(second.others[Kind::Read as usize].bytes, 4096);
+        run(7, Kind::Read, 4096);
+        assert_eq!(meter.take().files[0].file, FileId(7));
+        assert_eq!(meter.take().files, []);
     }
 
     #[test]
-    fn every_time_has_a_bucket_and_buckets_rise() {
-        let mut last = 0;
-        for exponent in 0..64 {
-            let bucket = bucket_of(1 << exponent);
-            assert!(bucket >= last && bucket < BUCKETS, "{exponent}");
-            assert!(bucket == BUCKETS - 1 || end_of(bucket) > 1 << exponent, "{exponent}: {}", end_of(bucket));
-            last = bucket;
-        }
-        assert_eq!(bucket_of(0), 0);
-        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
-        assert!(Duration::from_nanos(end_of(BUCKETS - 1)) > Duration::from_secs(600));
-    }
-
-    #[test]
-    fn files_are_bounded_and_those_in_use_stay() {
-        let meter = Meter::new(Rc::new(Told::default()));
-        for n in 0..FILES_MAX as u64 * 3 {
-            for file in [FileId(n + 10), FileId(1)] {
-                let mut work = Box::pin(meter.operation(Kind::Other, None, async { meter.about(1, file) }));
-                assert!(poll(&mut work).is_ready());
-            }
-        }
-        let files = meter.files();
-        assert!(files.len() <= 2 * FILES_MAX);
-        let busy: Vec<_> = files.iter().filter(|(file, _)| *file == FileId(1)).collect();
-        assert_eq!((busy.len(), busy[0].1.kinds[Kind::Other as usize].count), (1, FILES_MAX as u64 * 3));
+    fn a_wait_for_two_places_is_told_apart_afterwards() {
+        let clock = Rc::new(Told::default());
+        let meter = Meter::new(clock.clone());
+        let work = meter.operation(Kind::Write, None, async {
+            meter.wait(Part::Qos, once_pending(&clock, 0)).await;
+            meter.wait(Part::Mirror, once_pending(&clock, 0)).await;
+            meter.reassign(Part::Mirror, Part::Journal, 30);
+            meter.reassign(Part::Flash, Part::Journal, 30);
+        });
+        let mut work = Box::pin(work);
+        assert!(poll(&mut work).is_pending());
+        clock.pass(10);
+        assert!(poll(&mut work).is_pending());
+        clock.pass(70);
+        assert!(poll(&mut work).is_ready());
+        assert_eq!(meter.totals().kinds[Kind::Write as usize].parts_ns, [0, 30, 40, 0, 0, 10]);
     }
 }

@@ -92,8 +92,8 @@ impl FsckReport {
     #[must_use]
     pub fn human(&self) -> String {
         let mut out = format!(
-            "checked {} files, {} references, {} objects, {} pages; read {} in {}\n",
-            text::count(self.files_checked),
+            "checked {}, {} references, {} objects, {} pages; read {} in {}\n",
+            text::files(self.files_checked),
             text::count(self.references_checked),
             text::count(self.objects_checked),
             text::count(self.pages_checked),

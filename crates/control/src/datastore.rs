@@ -57,9 +57,9 @@ impl Datastore {
     /// What deleting it would do.
     #[must_use]
     pub fn deletion(&self) -> Plan {
-        let files = text::or_dash(self.files, text::count);
+        let files = self.files.map_or("files".to_owned(), text::files);
         let size = text::or_dash(self.logical_bytes, text::bytes);
-        let plan = Plan::would(format!("delete datastore {} with its {files} files ({size})", self.name));
+        let plan = Plan::would(format!("delete datastore {} with its {files} ({size})", self.name));
         let plan = match self.mounts {
             Some(0) => plan,
             Some(mounts) => plan.and(format!("cut off {mounts} clients that have it mounted")),

@@ -115,7 +115,10 @@ pub(crate) async fn watch_for_ever(api: Api) {
     loop {
         tokio::select! {
             biased;
-            () = stopped.wait() => return,
+            () = stopped.wait() => {
+                api.activity().stop();
+                return;
+            }
             _ = ticks.tick() => {}
         }
         // A store that does not answer shows by the age of the last picture.
@@ -127,5 +130,8 @@ pub(crate) async fn watch_for_ever(api: Api) {
             api.events().tell(news, snapshot.taken_at);
         }
         api.feed().newest.send_replace(Some(snapshot));
+        if let Ok(Ok(measured)) = timeout(ANSWER_WITHIN, api.backend().measured()).await {
+            api.activity().add(Timestamp::now(), measured);
+        }
     }
 }

@@ -82,7 +82,8 @@ impl Sum {
         let by_time = |of: fn(&Load) -> Option<f64>| mean(points, |point| point.seconds, |point| of(&point.load));
         let by_work =
             |of: fn(&Latency) -> Option<f64>| mean(points, |point| point.operations, |point| of(&point.latency_ms));
-        let worst = points.iter().filter_map(|point| point.latency_ms.p99).reduce(f64::max);
+        let worst =
+            |of: fn(&Latency) -> Option<f64>| points.iter().filter_map(|point| of(&point.latency_ms)).reduce(f64::max);
         Point {
             at: Timestamp::from_second(begins).unwrap_or(points[0].at),
             seconds: points.iter().map(|point| point.seconds).sum(),
@@ -100,9 +101,13 @@ impl Sum {
                 net: by_work(|latency| latency.net),
                 queue: by_work(|latency| latency.queue),
                 journal: by_work(|latency| latency.journal),
+                mirror: by_work(|latency| latency.mirror),
                 flash: by_work(|latency| latency.flash),
                 contention: by_work(|latency| latency.contention),
-                p99: worst,
+                qos: by_work(|latency| latency.qos),
+                p50: by_work(|latency| latency.p50),
+                p95: worst(|latency| latency.p95),
+                p99: worst(|latency| latency.p99),
             },
         }
     }

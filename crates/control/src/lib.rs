@@ -10,6 +10,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod access;
+pub mod activity;
+pub mod activity_book;
+mod activity_routes;
 pub mod audit;
 pub mod check;
 pub mod client;

@@ -3,6 +3,9 @@
 
 use std::fmt::Write;
 
+use base::meter::Kind;
+
+use crate::activity_book::{VmTotal, part_seconds};
 use crate::pool::{DriveState, Pool};
 use crate::status::Status;
 
@@ -36,7 +39,7 @@ fn escape(value: &str) -> String {
 
 /// The page of `/metrics`.
 #[must_use]
-pub fn page(status: &Status, data_path: &str) -> String {
+pub fn page(status: &Status, vms: &[VmTotal], data_path: &str) -> String {
     let mut page = Page::default();
     page.family("vmhold_health_check", "gauge", "1 while a check fails");
     for finding in &status.health.findings {
@@ -60,8 +63,34 @@ pub fn page(status: &Status, data_path: &str) -> String {
         let labels = [("kind", &*job.kind), ("object", &*job.object)];
         page.sample("vmhold_job_progress_ratio", &labels, job.progress_ratio());
     }
+    of_vms(&mut page, vms);
     page.0.push_str(data_path);
     page.0
+}
+
+/// What VMs did since the start, and where the time went. Files of no VM have an empty name.
+fn of_vms(page: &mut Page, vms: &[VmTotal]) {
+    page.family("vmhold_vm_ops_total", "counter", "Operations of a VM");
+    for vm in vms {
+        for (kind, op) in [(Kind::Read, "read"), (Kind::Write, "write"), (Kind::Other, "other")] {
+            let labels = [("vm", &*vm.vm), ("datastore", &*vm.datastore), ("op", op)];
+            page.sample("vmhold_vm_ops_total", &labels, float(Some(vm.kinds[kind as usize].count)));
+        }
+    }
+    page.family("vmhold_vm_bytes_total", "counter", "Payload of a VM");
+    for vm in vms {
+        for (kind, op) in [(Kind::Read, "read"), (Kind::Write, "write")] {
+            let labels = [("vm", &*vm.vm), ("datastore", &*vm.datastore), ("op", op)];
+            page.sample("vmhold_vm_bytes_total", &labels, float(Some(vm.kinds[kind as usize].bytes)));
+        }
+    }
+    page.family("vmhold_vm_op_seconds_total", "counter", "Time of the operations of a VM by part");
+    for vm in vms {
+        for (part, seconds) in part_seconds(&vm.kinds) {
+            let labels = [("vm", &*vm.vm), ("datastore", &*vm.datastore), ("part", part)];
+            page.sample("vmhold_vm_op_seconds_total", &labels, Some(seconds));
+        }
+    }
 }
 
 fn float(value: Option<u64>) -> Option<f64> {
@@ -111,13 +140,18 @@ mod tests {
 
     #[test]
     fn known_values_are_samples_and_unknown_ones_are_left_out() {
-        let page = page(&Status::from(facts()), "vmhold_reads_total 7\n");
+        let mut kinds = <[base::meter::Sums; 3]>::default();
+        kinds[Kind::Write as usize].count = 12;
+        let vms = [VmTotal { datastore: "demo".into(), vm: "100".into(), kinds }];
+        let page = page(&Status::from(facts()), &vms, "vmhold_reads_total 7\n");
         for line in [
             "vmhold_pool_space_bytes{pool=\"flash0\",kind=\"used\"} 3221225472",
             "vmhold_pool_failures_tolerated{pool=\"flash0\"} 2",
             "vmhold_drive_state{pool=\"flash0\",slot=\"8\",state=\"ONLINE\"} 1",
             "vmhold_journal_legs 1",
             "vmhold_reads_total 7",
+            "vmhold_vm_ops_total{vm=\"100\",datastore=\"demo\",op=\"write\"} 12",
+            "vmhold_vm_op_seconds_total{vm=\"100\",datastore=\"demo\",part=\"mirror\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
         }
@@ -128,7 +162,7 @@ mod tests {
     fn every_sample_follows_its_type_and_labels_are_escaped() {
         let mut facts = facts();
         facts.pools[0].name = "a\"b\\c".into();
-        let page = page(&Status::from(facts), "");
+        let page = page(&Status::from(facts), &[], "");
         assert!(page.contains("pool=\"a\\\"b\\\\c\""));
         let mut typed = "";
         for line in page.lines() {

@@ -28,6 +28,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::access::{Access, Caller, Role, Session};
+use crate::activity::Measured;
+use crate::activity_book::ActivityBook;
 use crate::audit::Audit;
 use crate::check::{CheckpointReport, FsckReport, ResilverReport};
 use crate::codes::{self, CodePage};
@@ -55,9 +57,11 @@ use crate::route::Route;
 use crate::status::{Facts, Status};
 use crate::tls::Fingerprint;
 use crate::upkeep::{DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
-use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
+use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmLimits, VmScheduleOrder, VmSnapshot};
 use crate::vm_file::{FileClone, FileSnapshot};
-use crate::{drive_routes, inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes};
+use crate::{
+    activity_routes, drive_routes, inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes,
+};
 
 /// What a backend gives back, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
@@ -116,6 +120,8 @@ pub trait ControlBackend: Send + Sync {
     fn assign_to_vm(&self, datastore: String, wish: VmAssignment) -> Answer<'_, VmAssignment>;
     /// Has a VM snapshotted by itself, or ends that.
     fn schedule_vm(&self, datastore: String, vm: String, order: VmScheduleOrder) -> Answer<'_, VmScheduleOrder>;
+    /// Says how much a VM may have and shall have; [`VmLimits::check`] passed.
+    fn limit_vm(&self, datastore: String, vm: String, limits: VmLimits) -> Answer<'_, VmLimits>;
     /// Snapshots of a VM, oldest first; there may be some although the VM is gone.
     fn vm_snapshots(&self, datastore: String, vm: String) -> Answer<'_, Vec<VmSnapshot>>;
     /// Freezes all files of a VM at one point.
@@ -132,6 +138,8 @@ pub trait ControlBackend: Send + Sync {
     fn clone_vm(&self, datastore: String, vm: String, names: (String, String)) -> Answer<'_, VmChanged>;
     /// Where a VM differs between a snapshot and a later one, or what it is now.
     fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference>;
+    /// What files did since this was asked before, and whose they are.
+    fn measured(&self) -> Answer<'_, Measured>;
     /// Prometheus text of the data path's counters; complete families, each with its type.
     fn data_path_metrics(&self) -> Answer<'_, String>;
 }
@@ -170,6 +178,8 @@ pub struct Books {
     pub history: Arc<HistoryBook>,
     /// Changes of the pair that this store is one half of.
     pub roles: Arc<RoleBook>,
+    /// The same of each VM and disk.
+    pub activity: Arc<ActivityBook>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Tokens and sessions.
@@ -236,6 +246,10 @@ impl Api {
 
     pub(crate) fn history(&self) -> &HistoryBook {
         &self.0.books.history
+    }
+
+    pub(crate) fn activity(&self) -> &Arc<ActivityBook> {
+        &self.0.books.activity
     }
 
     pub(crate) fn feed(&self) -> &Feed {
@@ -309,6 +323,7 @@ pub fn table() -> Vec<Route> {
     routes.extend(replication_routes::routes());
     routes.extend(drive_routes::routes());
     routes.extend(vm_routes::routes());
+    routes.extend(activity_routes::routes());
     routes.extend(vm_file::routes());
     routes.extend(people::routes());
     routes
@@ -744,7 +759,7 @@ async fn resilver_journal(State(api): Shared, Extension(DryRun(dry_run)): Extens
 async fn metrics_page(State(api): Shared) -> Reply {
     let picture = Feed::picture(&api).await?;
     let data_path = api.backend().data_path_metrics().await?;
-    let text = metrics::page(&picture.status, &data_path);
+    let text = metrics::page(&picture.status, &api.activity().totals(), &data_path);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 

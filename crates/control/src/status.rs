@@ -85,10 +85,22 @@ pub struct Latency {
     pub queue: Option<f64>,
     /// Journal.
     pub journal: Option<f64>,
+    /// The other site, beyond the time of the journal here.
+    #[serde(default)]
+    pub mirror: Option<f64>,
     /// Drives and reconstruction.
     pub flash: Option<f64>,
     /// The rest: its turn on the thread, locks of others, room that had to be made.
     pub contention: Option<f64>,
+    /// Held back, since its VM may not have more.
+    #[serde(default)]
+    pub qos: Option<f64>,
+    /// Median of the total.
+    #[serde(default)]
+    pub p50: Option<f64>,
+    /// 95th percentile of the total.
+    #[serde(default)]
+    pub p95: Option<f64>,
     /// 99th percentile of the total.
     pub p99: Option<f64>,
 }
@@ -283,13 +295,15 @@ impl Status {
         ));
         let ms = |value| text::or_dash(value, |ms: f64| format!("{ms:.2}"));
         out.push_str(&format!(
-            "LATENCY   {} ms, p99 {}\n          queue {} + journal {} + flash {} + contention {}\n",
+            "LATENCY   {} ms, p99 {}\n          queue {} + journal {} + mirror {} + flash {}\n          + contention {} + qos {}\n",
             ms(latency_ms.total),
             ms(latency_ms.p99),
             ms(latency_ms.queue),
             ms(latency_ms.journal),
+            ms(latency_ms.mirror),
             ms(latency_ms.flash),
-            ms(latency_ms.contention)
+            ms(latency_ms.contention),
+            ms(latency_ms.qos)
         ));
         out.push_str(&format!(
             "MEMORY    {} resident, cache {} of {}\n",
@@ -395,7 +409,8 @@ SPACE     3.00 GiB of 5.00 GiB  [############........] 60 %
 JOURNAL   26.0 MiB of 256 MiB  [##..................] 10 %
 LOAD      1,200 reads/s  800 writes/s  - others/s  15.3 MiB/s  cpu 31 %
 LATENCY   0.33 ms, p99 0.90
-          queue 0.01 + journal 0.21 + flash 0.07 + contention 0.04
+          queue 0.01 + journal 0.21 + mirror - + flash 0.07
+          + contention 0.04 + qos -
 MEMORY    300 MiB resident, cache - of -
 NFS       1 datastores at 127.0.0.1 port 20049, mount port 20048, 2 connections
 JOB       J-1  fsck flash0  [###################.]  99 %

@@ -103,6 +103,12 @@ pub fn shell_word(name: &str) -> String {
     shlex::try_quote(name).map_or_else(|_| name.to_owned(), Into::into)
 }
 
+/// `1 file`, `1,024 files`.
+#[must_use]
+pub fn files(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "file" } else { "files" })
+}
+
 /// Drives by number, as in `drive 3` or `drives 1, 3`.
 #[must_use]
 pub fn drives(numbers: &[u32]) -> String {

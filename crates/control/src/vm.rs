@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::activity::{Activity, latency_lines};
 use crate::codes;
 use crate::envelope::Document;
 use crate::problem::Problem;
@@ -27,7 +28,7 @@ pub struct VmFile {
 }
 
 /// A VM: the files recognised as one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
     /// Datastore.
     pub datastore: String,
@@ -39,6 +40,60 @@ pub struct Vm {
     pub snapshots: Vec<VmSnapshot>,
     /// How it is snapshotted by itself.
     pub schedule: Option<VmSchedule>,
+    /// How much it may have and shall have.
+    #[serde(default)]
+    pub limits: VmLimits,
+    /// What it does now; null if nothing is known yet.
+    #[serde(default)]
+    pub now: Option<Activity>,
+}
+
+/// How much a VM may have and shall have, in normalised requests per second: reading up to 8 KiB
+/// is one, every further 8 KiB one more, writing is twice as much. Body of
+/// `POST /v1/vms/{datastore}/{vm}/limits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmLimits {
+    /// Not more than this; null is no limit.
+    #[serde(default)]
+    pub max_per_second: Option<u64>,
+    /// Before others share what is left, if it asks for it; null is equal shares.
+    #[serde(default)]
+    pub min_per_second: Option<u64>,
+}
+
+impl Document for VmLimits {
+    const SCHEMA: &'static str = "vmhold.vm.limits/v1";
+}
+
+impl VmLimits {
+    const PER_SECOND_MAX: u64 = 1_000_000_000;
+
+    /// Checks amounts.
+    ///
+    /// # Errors
+    /// `BAD_INPUT` that says what they may be.
+    pub fn check(&self) -> Result<(), Problem> {
+        let is_good = |value: Option<u64>| value.is_none_or(|value| (1..=Self::PER_SECOND_MAX).contains(&value));
+        let is_ordered = self.min_per_second.zip(self.max_per_second).is_none_or(|(min, max)| min <= max);
+        if is_good(self.max_per_second) && is_good(self.min_per_second) && is_ordered {
+            return Ok(());
+        }
+        Err(Problem::new(&codes::BAD_INPUT, "the limits cannot be kept")
+            .field("max_per_second", format!("1 to {}; none for no limit", text::count(Self::PER_SECOND_MAX)))
+            .field("min_per_second", "as the maximum, and not above it"))
+    }
+
+    /// `at most 500, at least 100 normalised requests/s`.
+    #[must_use]
+    pub fn human(&self) -> String {
+        let most = self.max_per_second.map(|max| format!("at most {}", text::count(max)));
+        let least = self.min_per_second.map(|min| format!("at least {}", text::count(min)));
+        match [most, least].into_iter().flatten().collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "none, a fair share".to_owned(),
+            some => format!("{some} normalised requests/s"),
+        }
+    }
 }
 
 /// How a VM is snapshotted by itself.
@@ -92,7 +147,7 @@ impl Document for Vm {
 }
 
 /// `vm list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct VmList(pub Vec<Vm>);
 
@@ -247,7 +302,22 @@ impl Vm {
         let snapshots = VmSnapshotList(self.snapshots.clone()).human(width);
         let schedule = self.schedule.map_or("by hand only".to_owned(), |schedule| schedule.human());
         let files = files.render(width);
-        format!("VM {} in datastore {}   snapshots: {schedule}\n\n{files}\n{snapshots}", self.name, self.datastore)
+        let (name, datastore, does) = (&self.name, &self.datastore, self.does());
+        let limits = self.limits.human();
+        format!(
+            "VM {name} in datastore {datastore}   snapshots: {schedule}\nLIMITS    {limits}\n{does}\n{files}\n{snapshots}"
+        )
+    }
+
+    /// What it does, and where the time of its operations goes.
+    fn does(&self) -> String {
+        let Some(now) = &self.now else { return "ACTIVITY  not known yet\n".to_owned() };
+        if now.latency_ms.total.is_none() {
+            return "ACTIVITY  no operations\n".to_owned();
+        }
+        let slow =
+            now.slow_part.as_ref().map_or(String::new(), |part| format!("   slow part: {}", part.to_uppercase()));
+        format!("ACTIVITY  {}\nLATENCY, milliseconds{slow}\n{}", now.line(), latency_lines(&now.latency_ms))
     }
 }
 
@@ -264,6 +334,9 @@ impl VmList {
             right("FILES"),
             right("SIZE"),
             right("USED"),
+            right("OPS/S"),
+            right("LATENCY"),
+            left("SLOW"),
             right("SNAPSHOTS"),
             left("NEWEST"),
         ]);
@@ -274,6 +347,9 @@ impl VmList {
                 text::count(vm.files.len() as u64),
                 text::bytes(vm.size_bytes()),
                 text::bytes(vm.used_bytes()),
+                text::or_dash(vm.now.as_ref(), |now| text::count(now.operations_per_second().round() as u64)),
+                text::or_dash(vm.now.as_ref().and_then(|now| now.latency_ms.total), |ms| format!("{ms:.2}")),
+                vm.now.as_ref().and_then(|now| now.slow_part.clone()).unwrap_or("-".to_owned()),
                 text::count(vm.snapshots.len() as u64),
                 vm.snapshots.last().map_or("-".to_owned(), |newest| newest.name.clone()),
             ]);
@@ -345,6 +421,7 @@ impl VmChanged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Latency;
 
     fn vm() -> Vm {
         let file = |path: &str, role: &str| VmFile {
@@ -364,7 +441,21 @@ mod tests {
         };
         let files = vec![file("images/100/vm-100-disk-0.raw", "disk"), file("snippets/100.yaml", "config")];
         let schedule = Some(VmSchedule { every_seconds: 900, keep: 96 });
-        Vm { datastore: "demo".into(), name: "100".into(), files, snapshots: vec![snapshot], schedule }
+        let now = Some(Activity {
+            reads_per_second: 412.0,
+            latency_ms: Latency { total: Some(0.94), journal: Some(0.94), ..Latency::default() },
+            slow_part: Some("journal".into()),
+            ..Activity::default()
+        });
+        Vm {
+            datastore: "demo".into(),
+            name: "100".into(),
+            files,
+            snapshots: vec![snapshot],
+            schedule,
+            limits: VmLimits::default(),
+            now,
+        }
     }
 
     #[test]
@@ -372,8 +463,9 @@ mod tests {
         assert_eq!(
             VmList(vec![vm()]).human(80),
             "\
-VM   DATASTORE  FILES      SIZE      USED  SNAPSHOTS  NEWEST
-100  demo           2  4.00 GiB  2.00 GiB          1  before
+VM   DATASTORE  FILES      SIZE      USED  OPS/S  LATENCY  SLOW     SNAPSHOTS
+100  demo           2  4.00 GiB  2.00 GiB    412     0.94  journal          1
+1 column hidden: a wider terminal or --json shows all
 "
         );
         assert_eq!(
@@ -389,8 +481,25 @@ before    100  demo       2026-09-21 14:13:20 UTC  hand      2
     fn a_vm_says_how_it_is_snapshotted() {
         let text = vm().human(80);
         assert!(text.starts_with("VM 100 in datastore demo   snapshots: every 15 min, 96 kept\n"), "{text}");
+        assert!(text.contains("slow part: JOURNAL") && text.contains("  net               -\n"), "{text}");
+        let idle = Vm { now: Some(Activity::default()), ..vm() }.human(80);
+        assert!(idle.contains("no operations"), "{idle}");
+        assert!(Vm { now: None, ..vm() }.human(80).contains("not known yet"), "unknown is not idle");
         assert!(VmSchedule { every_seconds: 9, keep: 1 }.check().is_err());
         assert!(VmSchedule { every_seconds: 10, keep: 0 }.check().is_err());
+    }
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_refused() {
+        let limits = |max_per_second, min_per_second| VmLimits { max_per_second, min_per_second };
+        for (max, min) in [(None, None), (Some(1), None), (Some(500), Some(500)), (None, Some(7))] {
+            assert!(limits(max, min).check().is_ok(), "{max:?} {min:?}");
+        }
+        for (max, min) in [(Some(0), None), (None, Some(0)), (Some(5), Some(6)), (Some(u64::MAX), None)] {
+            assert_eq!(limits(max, min).check().unwrap_err().code().number, 7400, "{max:?} {min:?}");
+        }
+        assert_eq!(limits(Some(5000), Some(100)).human(), "at most 5,000, at least 100 normalised requests/s");
+        assert_eq!(limits(None, None).human(), "none, a fair share");
     }
 
     #[test]

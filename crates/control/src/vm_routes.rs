@@ -3,19 +3,22 @@
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::access::Role;
-use crate::codes;
+use crate::codes::{self, Code};
+use crate::events::News;
 use crate::extract::{Asked, Parts2, Parts3, Sent, confirmed};
 use crate::guard::DryRun;
 use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::route::Route;
 use crate::server::{Api, Reply, Shared, envelope};
-use crate::text::shell_word;
+use crate::text::{self, shell_word};
 use crate::vm::{
-    NewName, Vm, VmAssignment, VmChanged, VmDifference, VmList, VmSchedule, VmScheduleOrder, VmSnapshot, VmSnapshotList,
+    NewName, Vm, VmAssignment, VmChanged, VmDifference, VmLimits, VmList, VmSchedule, VmScheduleOrder, VmSnapshot,
+    VmSnapshotList,
 };
 
 /// Their rows.
@@ -37,6 +40,11 @@ pub(crate) fn routes() -> Vec<Route> {
             .role(Role::Operator)
             .takes::<VmScheduleOrder>()
             .answers::<VmScheduleOrder>()
+            .plans(),
+        Route::post("/v1/vms/{datastore}/{vm}/limits", "Says how much a VM may have and shall have.", limit)
+            .role(Role::Operator)
+            .takes::<VmLimits>()
+            .answers::<VmLimits>()
             .plans(),
         Route::get("/v1/vms/{datastore}/{vm}/snapshots", "Snapshots of a VM, also of one that is gone.", snapshots)
             .answers::<VmSnapshotList>(),
@@ -77,8 +85,18 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn find(api: &Api, datastore: &str, name: &str) -> Result<Vm, Problem> {
-    let all = api.backend().vms().await?;
+/// All VMs with what they do.
+pub(crate) async fn all(api: &Api) -> Result<Vec<Vm>, Problem> {
+    let mut all = api.backend().vms().await?;
+    let Some(mut now) = api.activity().now() else { return Ok(all) };
+    for vm in &mut all {
+        vm.now = Some(now.remove(&(vm.datastore.clone(), vm.name.clone())).unwrap_or_default());
+    }
+    Ok(all)
+}
+
+pub(crate) async fn find(api: &Api, datastore: &str, name: &str) -> Result<Vm, Problem> {
+    let all = all(api).await?;
     all.into_iter().find(|vm| vm.datastore == datastore && vm.name == name).ok_or_else(|| {
         Problem::new(&codes::VM_NOT_FOUND, format!("no VM named {name:?} in datastore {datastore:?}"))
             .step("vmhold vm list")
@@ -93,8 +111,13 @@ async fn find_snapshot(api: &Api, datastore: &str, vm: &str, name: &str) -> Resu
     })
 }
 
+/// Notes down what was done to a VM, for everyone who watches.
+fn tell(api: &Api, code: &'static Code, (datastore, vm): (&str, &str), detail: String) {
+    api.events().tell(News::happened(code, format!("{datastore}/{vm}"), detail), Timestamp::now());
+}
+
 async fn vms(State(api): Shared) -> Reply {
-    Ok(envelope(None, VmList(api.backend().vms().await?)))
+    Ok(envelope(None, VmList(all(&api).await?)))
 }
 
 async fn vm(State(api): Shared, Parts2(datastore, name): Parts2) -> Reply {
@@ -113,7 +136,9 @@ async fn rename(
         let plan = Plan::would(format!("call VM {name} {} from now on, its snapshots too", new.name));
         return Ok(envelope(None, plan.and("leave its files where they are")));
     }
-    Ok(envelope(None, api.backend().rename_vm(datastore, name, new.name).await?))
+    let renamed = api.backend().rename_vm(datastore.clone(), name.clone(), new.name).await?;
+    tell(&api, &codes::VM_RENAMED, (&datastore, &name), format!("it is called {} now", renamed.vm));
+    Ok(envelope(None, renamed))
 }
 
 async fn assign(
@@ -150,6 +175,23 @@ async fn schedule(
     Ok(envelope(None, api.backend().schedule_vm(datastore, vm, order).await?))
 }
 
+async fn limit(
+    State(api): Shared,
+    Parts2(datastore, vm): Parts2,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    Sent(limits): Sent<VmLimits>,
+) -> Reply {
+    limits.check()?;
+    if dry_run {
+        let there = find(&api, &datastore, &vm).await?;
+        let plan = Plan::would(format!("give VM {} these limits: {}", there.name, limits.human()));
+        return Ok(envelope(None, plan.and(format!("instead of: {}", there.limits.human()))));
+    }
+    let limited = api.backend().limit_vm(datastore.clone(), vm.clone(), limits).await?;
+    tell(&api, &codes::VM_LIMITED, (&datastore, &vm), format!("limits from now on: {}", limited.human()));
+    Ok(envelope(None, limited))
+}
+
 async fn snapshots(State(api): Shared, Parts2(datastore, vm): Parts2) -> Reply {
     Ok(envelope(None, VmSnapshotList(api.backend().vm_snapshots(datastore, vm).await?)))
 }
@@ -167,9 +209,14 @@ async fn take_snapshot(
             let what = format!("VM {vm:?} has a snapshot named {:?} already", new.name);
             return Err(Problem::new(&codes::SNAPSHOT_EXISTS, what).into());
         }
-        return Ok(envelope(None, Plan::would(format!("freeze the {files} files of VM {vm} as {}", new.name))));
+        return Ok(envelope(
+            None,
+            Plan::would(format!("freeze {} of VM {vm} as {}", text::files(files as u64), new.name)),
+        ));
     }
     let taken = api.backend().snapshot_vm(datastore, vm, new.name).await?;
+    let detail = format!("snapshot {} holds {}", taken.name, text::files(u64::from(taken.files)));
+    tell(&api, &codes::SNAPSHOT_TAKEN, (&taken.datastore, &taken.vm), detail);
     Ok((StatusCode::CREATED, envelope(None, taken)).into_response())
 }
 
@@ -185,7 +232,10 @@ async fn delete_snapshot(
         return Ok(envelope(None, Plan::would(effect).confirmed_by(&name)));
     }
     confirmed(&headers, &name, &effect)?;
-    Ok(envelope(None, api.backend().delete_vm_snapshot(datastore, vm, name).await?))
+    let deleted = api.backend().delete_vm_snapshot(datastore, vm, name).await?;
+    let detail = format!("snapshot {} is gone", deleted.name);
+    tell(&api, &codes::SNAPSHOT_DELETED, (&deleted.datastore, &deleted.vm), detail);
+    Ok(envelope(None, deleted))
 }
 
 #[derive(Deserialize)]
@@ -207,7 +257,10 @@ async fn roll_back(
         return Ok(envelope(None, Plan::would(effect).confirmed_by(&vm)));
     }
     confirmed(&headers, &vm, &effect)?;
-    Ok(envelope(None, api.backend().roll_back_vm(datastore, vm, (name, file)).await?))
+    let detail = format!("{} as in snapshot {name}", file.as_deref().unwrap_or("all files"));
+    let done = api.backend().roll_back_vm(datastore.clone(), vm.clone(), (name, file)).await?;
+    tell(&api, &codes::VM_ROLLED_BACK, (&datastore, &vm), detail);
+    Ok(envelope(None, done))
 }
 
 async fn clone(
@@ -219,10 +272,16 @@ async fn clone(
     new.check()?;
     if dry_run {
         let files = find_snapshot(&api, &datastore, &vm, &name).await?.files;
-        let plan = Plan::would(format!("make VM {} of the {files} files in snapshot {name} of {vm}", new.name));
+        let plan = Plan::would(format!(
+            "make VM {} of {} in snapshot {name} of {vm}",
+            new.name,
+            text::files(u64::from(files))
+        ));
         return Ok(envelope(None, plan.and("share their blocks until one of the two writes them over")));
     }
+    let detail = format!("from snapshot {name} of {vm}");
     let made = api.backend().clone_vm(datastore, vm, (name, new.name)).await?;
+    tell(&api, &codes::VM_CLONED, (&made.datastore, &made.vm), detail);
     Ok((StatusCode::CREATED, envelope(None, made)).into_response())
 }
 

@@ -6,10 +6,12 @@ mod paper;
 
 use std::sync::atomic::Ordering;
 
+use control::activity::{Activity, ActivityList, Contributors, VmLatency};
 use control::audit::AuditList;
 use control::check::{CheckpointReport, FsckReport, ResilverReport};
 use control::client::{Call, Changed, Client};
 use control::datastore::{Datastore, DatastoreList, MountInfo};
+use control::events::EventList;
 use control::expansion::PoolExpanded;
 use control::health::{Health, Level};
 use control::inject::{FaultKind, InjectedFault};
@@ -17,6 +19,7 @@ use control::pool::{DriveList, Pool, PoolList};
 use control::server::Version;
 use control::status::Status;
 use control::upkeep::{DriveTaken, ScrubReport};
+use control::vm::{Vm, VmLimits, VmList};
 use control::{Exit, codes};
 use paper::Running;
 
@@ -187,4 +190,75 @@ fn a_fault_is_injected_only_when_the_pool_is_named_twice() {
     assert_eq!((fault.drive.as_str(), fault.kind), ("flash0/3", FaultKind::LostWrite));
     let audit = client.get::<AuditList>("/v1/audit").unwrap().into_result().unwrap();
     assert!(audit.0.iter().any(|entry| entry.action == "POST /v1/pools/flash0/faults"), "{audit:?}");
+}
+
+/// Sum of the parts, and the total.
+fn sum_and_total(activity: &Activity) -> (f64, f64) {
+    let latency = &activity.latency_ms;
+    let parts = [latency.queue, latency.journal, latency.mirror, latency.flash, latency.contention, latency.qos];
+    (parts.into_iter().flatten().sum(), latency.total.unwrap())
+}
+
+/// For every VM and every disk, by every call; what is not measured is null. Decides R-OBS-01.
+#[test]
+fn latency_of_vms_and_disks_is_told_by_part_and_sums_up() {
+    let server = Running::start();
+    // The store is asked once a second what was measured.
+    let vms = loop {
+        let vms = server.client.get::<VmList>("/v1/vms").unwrap().into_result().unwrap().0;
+        if vms.iter().any(|vm| vm.now.as_ref().is_some_and(|now| now.writes_per_second > 0.0)) {
+            break vms;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    let json = server.client.text("/v1/vms").unwrap();
+    assert!(json.contains(r#""net":null"#) && json.contains(r#""host":null"#), "{json}");
+    let by_disk: ActivityList = server.client.get("/v1/activity?by=disk").unwrap().into_result().unwrap();
+    let latency: VmLatency = server.client.get("/v1/vms/demo/100/latency").unwrap().into_result().unwrap();
+    assert_eq!(latency.disks.len(), 1);
+    let all = vms.iter().filter_map(|vm| vm.now.clone());
+    let all = all.chain(by_disk.rows.into_iter().chain(latency.disks).map(|row| row.activity)).chain(latency.now);
+    let all: Vec<Activity> = all.collect();
+    assert_eq!(all.len(), 4);
+    for activity in &all {
+        let (sum, total) = sum_and_total(activity);
+        assert!(total > 0.0 && (sum - total).abs() < 1e-9, "{activity:?}");
+        assert_eq!(activity.slow_part.as_deref(), Some("journal"));
+    }
+    let metrics = server.client.text("/metrics").unwrap();
+    assert!(metrics.contains("vmhold_vm_ops_total{vm=\"100\",datastore=\"demo\",op=\"write\"}"), "{metrics}");
+    let when = server.client.get::<Contributors>("/v1/contributors?at=2020-01-01T00:00:00Z").unwrap();
+    assert_eq!(when.into_result().unwrap().at, None, "nothing is known of it");
+    for bad in ["/v1/contributors?at=yesterday", "/v1/activity?by=host"] {
+        assert_eq!(server.client.get::<Contributors>(bad).unwrap_err().code(), &codes::BAD_INPUT, "{bad}");
+    }
+    let gone = "/v1/vms/demo/100/latency?disk=none";
+    assert_eq!(server.client.get::<VmLatency>(gone).unwrap_err().code(), &codes::NOT_FOUND);
+}
+
+#[test]
+fn limits_are_checked_planned_and_set() {
+    let server = Running::start();
+    let call = |body: &'static str, dry_run| Call {
+        method: "POST",
+        path: "/v1/vms/demo/100/limits",
+        body: Some(body),
+        dry_run,
+        ..Call::default()
+    };
+    let set = server.client.call::<VmLimits>(&call(r#"{"max_per_second":500}"#, false)).unwrap();
+    assert_eq!(set.into_result().unwrap().max_per_second, Some(500));
+    let changes = server.paper.changes.load(Ordering::SeqCst);
+    let planned = server.client.change::<VmLimits>(&call(r#"{"min_per_second":5}"#, true)).unwrap();
+    assert!(matches!(planned, Changed::Planned(_)));
+    for bad in [r#"{"max_per_second":0}"#, r#"{"max_per_second":1,"min_per_second":2}"#, r#"{"maximum":1}"#] {
+        assert_eq!(server.client.call::<VmLimits>(&call(bad, false)).unwrap_err().code(), &codes::BAD_INPUT, "{bad}");
+    }
+    assert_eq!(server.paper.changes.load(Ordering::SeqCst), changes);
+    let vm: Vm = server.client.get("/v1/vms/demo/100").unwrap().into_result().unwrap();
+    assert_eq!(vm.limits, VmLimits::default());
+    let events = server.client.get::<EventList>("/v1/events").unwrap().into_result().unwrap().0;
+    let told: Vec<_> =
+        events.iter().filter(|event| event.object == "demo/100").map(|event| event.name.as_str()).collect();
+    assert_eq!(told, ["VM_LIMITED"], "what was only planned, or refused, is no event");
 }

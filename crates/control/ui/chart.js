@@ -8,13 +8,28 @@ import { count, known, ms, time } from "./format.js";
 
 export const PARTS = [
   ["queue", "queue", "waiting for work to begin"], ["journal", "journal", "until it was safe on every leg"],
-  ["flash", "flash", "drives"], ["contention", "contention", "its turn, locks, room"],
+  ["mirror", "mirror", "the other site, beyond the journal here"],
+  ["flash", "flash", "drives"], ["contention", "contention", "its turn, locks, room"], ["qos", "qos", "held back by the VM's limit"],
 ];
 export const RANGES = [[900, "15 min"], [3600, "1 h"], [86400, "1 d"], [604800, "7 d"], [7776000, "90 d"]];
 const REFRESH_MS = 15000;
 const ROWS = 12;
 
-const chart = { plot: null, place: null, range: 900, points: [], step: 10, asked: 0, dark: null, asTable: false };
+const STORE = { path: "/v1/history?", isLive: true };
+const chart = {
+  plot: null, place: null, range: 900, points: [], step: 10, asked: 0, dark: null, asTable: false, source: STORE,
+  // The moment that was picked, and who did what then.
+  picked: null,
+};
+
+// What is shown from now on: the store as a whole, or what is at a path of the API.
+export function showStore() { use(STORE); }
+export function showPath(path) { use({ path, isLive: false }); }
+
+function use(source) {
+  if (chart.source.path === source.path) return;
+  Object.assign(chart, { source, points: [], asked: 0, picked: null });
+}
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
@@ -24,16 +39,18 @@ function points(live) {
   const from = Date.now() / 1000 - chart.range;
   const past = chart.points.filter((point) => point.at >= from);
   const last = past.length ? past.at(-1).at : from;
-  const fresh = chart.range <= 3600 ? live.points.filter((point) => point.at > last + chart.step) : [];
+  const fresh = chart.source.isLive && chart.range <= 3600 ? live.points.filter((point) => point.at > last + chart.step) : [];
   return past.concat(fresh.map((point) => ({ at: point.at, latency: point.latency, load: point.load })));
 }
 
 async function fetchPast(draw) {
   chart.asked = Date.now();
+  const { path } = chart.source;
   try {
-    const history = await get(`/v1/history?last_seconds=${chart.range}`);
+    const history = await get(`${path}last_seconds=${chart.range}`);
+    if (path !== chart.source.path) return;
     chart.step = history.step_seconds;
-    chart.points = history.points.map((point) => ({ at: Date.parse(point.at) / 1000, latency: point.latency_ms, load: point.load }));
+    chart.points = history.points.map((point) => ({ at: Date.parse(point.at) / 1000, latency: point.latency_ms, load: point.load || point }));
     draw();
   } catch {
     // The next picture tries again; what is shown has its times beside it.
@@ -59,7 +76,46 @@ export function view(live, draw) {
     h("div", { id: "latency-chart", class: "chart", "data-keep": true, tabindex: 0, role: "img", "aria-label": `Latency by part over the last ${nameOf(chart.range)}. Arrow keys read values.` }),
     h("button", { class: "plain", "aria-expanded": String(chart.asTable), onclick: () => { chart.asTable = !chart.asTable; draw(); } }, chart.asTable ? "Hide table" : "Show as table"),
     chart.asTable ? table(shown) : null,
+    h("div", { id: "contributors", "aria-live": "polite" }, contributors(draw)),
   ];
+}
+
+// Who did what at the moment that was picked in the chart, with most work first.
+async function pick(at, draw) {
+  chart.picked = { at, found: null };
+  draw();
+  try {
+    const found = await get(`/v1/contributors?at=${encodeURIComponent(new Date(at * 1000).toISOString())}`);
+    if (chart.picked && chart.picked.at === at) chart.picked.found = found;
+  } catch (problem) {
+    if (chart.picked && chart.picked.at === at) chart.picked.trouble = problem;
+  }
+  draw();
+}
+
+function contributors(draw) {
+  const { picked } = chart;
+  if (!picked) return h("p", { class: "quiet small" }, "Click a moment, or press Enter on it, to see which VMs did how much then.");
+  const close = h("button", { class: "plain", onclick: () => { chart.picked = null; draw(); } }, "Close");
+  const head = h("div", { class: "pair apart" }, h("h3", {}, `Who did what at ${time(picked.at * 1000)}`), close);
+  if (picked.trouble) return [head, h("p", { class: "problem" }, picked.trouble.message)];
+  if (!picked.found) return [head, h("p", { class: "quiet" }, "Asking")];
+  if (!known(picked.found.at)) return [head, h("p", { class: "quiet" }, "Nothing is known of that moment.")];
+  const before = (one) => {
+    if (!known(one.before_cost_per_second)) return "-";
+    return one.before_cost_per_second > 0 ? `x${(one.cost_per_second / one.before_cost_per_second).toFixed(1)}` : "new";
+  };
+  const row = (one) => h("tr", {},
+    h("th", { scope: "row" }, one.vm ? h("a", { href: `#/vms/${encodeURIComponent(one.datastore)}/${encodeURIComponent(one.vm)}` }, one.vm) : "Files of no VM"),
+    h("td", { "data-label": "Work", class: "right nowrap" }, `${one.share_percent.toFixed(0)} %`),
+    h("td", { "data-label": "Beside the hour before", class: "right" }, before(one)),
+    h("td", { "data-label": "Operations/s", class: "right" }, count(operations(one))),
+    h("td", { "data-label": "Latency, ms", class: "right" }, ms(one.latency_ms.total)),
+    h("td", { "data-label": "Slow part" }, one.slow_part || "-"));
+  const columns = [["VM"], ["Work", "right"], ["Beside the hour before", "right"], ["Operations/s", "right"], ["Latency, ms", "right"], ["Slow part"]];
+  return [head, h("div", { class: "scroll" }, h("table", { class: "cards", "aria-label": "VMs by their work at that moment" },
+    h("thead", {}, h("tr", {}, columns.map(([name, look]) => h("th", { scope: "col", class: look }, name)))),
+    h("tbody", {}, picked.found.rows.map(row))))];
 }
 
 const nameOf = (seconds) => RANGES.find(([range]) => range === seconds)[1];
@@ -124,7 +180,7 @@ function make(place, data) {
 }
 
 // After each draw: the plot in its place, in its size and in the colours of the moment.
-export function after(main, live) {
+export function after(main, live, draw) {
   const place = main.querySelector("#latency-chart");
   if (!place || !window.uPlot) return;
   const data = columns(points(live));
@@ -134,11 +190,17 @@ export function after(main, live) {
     place.replaceChildren();
     [chart.place, chart.dark] = [place, isDark()];
     chart.plot = make(place, data);
-    place.onkeydown = move;
+    place.onkeydown = (event) => (event.key === "Enter" ? pickCursor(draw) : move(event));
+    place.onclick = () => pickCursor(draw);
   } else {
     if (chart.plot.width !== place.clientWidth) chart.plot.setSize({ width: place.clientWidth, height: 210 });
     chart.plot.setData(data);
   }
+}
+
+function pickCursor(draw) {
+  const at = chart.plot && chart.plot.data[0][chart.plot.cursor.idx];
+  if (known(at)) pick(at, draw);
 }
 
 function move(event) {

@@ -53,7 +53,7 @@ function draw() {
   drawHead();
   if (!state.session) return;
   show(main, state.page.view({ ...live, session: state.session, rest: state.rest }, draw));
-  if (state.page.after) state.page.after(main, live);
+  if (state.page.after) state.page.after(main, { ...live, rest: state.rest }, draw);
 }
 
 function freshness() {

@@ -16,10 +16,17 @@ use crate::refusal::Refusal;
 pub(crate) struct Batch {
     changes: Vec<Change>,
     inodes: Vec<(FileId, Option<Inode>)>,
+    /// A file may be another VM's afterwards.
+    moves_files: bool,
 }
 
 impl Batch {
     pub fn push(&mut self, change: Change) {
+        let (Change::Put { table, .. } | Change::Delete { table, .. }) = &change else {
+            self.changes.push(change);
+            return;
+        };
+        self.moves_files |= [NAMES, VMS].contains(table);
         self.changes.push(change);
     }
 
@@ -72,6 +79,9 @@ impl<S: Store> Filesystem<S> {
     /// Makes a batch durable and visible (I1).
     pub(crate) async fn apply(&self, batch: Batch) -> Result<(), Refusal> {
         self.store.commit(batch.changes).await?;
+        if batch.moves_files {
+            self.owners.have_changed();
+        }
         for (file, _) in batch.inodes.iter().filter(|(_, inode)| inode.is_none()) {
             self.locks.dropped(*file);
         }

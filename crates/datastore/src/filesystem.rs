@@ -20,10 +20,12 @@ use crate::format::{
 use crate::gate::{Gates, Mode};
 use crate::handle::{DatastoreId, Handle};
 use crate::locks::service::LockService;
+use crate::qos::Qos;
 use crate::refusal::Refusal;
 use crate::reply::Replies;
 use crate::stamp::{RESERVE_NS, Stamps};
 use crate::table::all_rows;
+use crate::vm::Owners;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Who this pool is and how its handles are sealed. The same on every node of the pool.
@@ -81,6 +83,10 @@ pub struct Filesystem<S> {
     pub(crate) datastores: RefCell<BTreeMap<DatastoreId, Rc<Datastore>>>,
     pub(crate) replies: RefCell<Replies>,
     pub(crate) locks: LockService,
+    /// Whose each file is.
+    pub(crate) owners: Owners,
+    /// Who may have how much, and whose turn it is.
+    pub(crate) qos: Qos,
 }
 
 /// The single key of a gate that is not about one inode.
@@ -174,6 +180,8 @@ impl<S: Store> Filesystem<S> {
             datastores: RefCell::new(datastores),
             replies: RefCell::new(replies),
             locks,
+            owners: Owners::default(),
+            qos: Qos::default(),
         });
         filesystem.clone().resume_deletions().await?;
         Ok(filesystem)
@@ -248,6 +256,13 @@ impl<S: Store> Filesystem<S> {
             return Err(Refusal::Stale);
         }
         Ok(Admitted { rights, inode, datastore })
+    }
+
+    /// Tells the meter the payload of the operation under way.
+    pub(crate) fn moves(&self, bytes: u64) {
+        if let Some(meter) = self.store.meter() {
+            meter.moves(bytes);
+        }
     }
 
     /// The store's head of a regular file, nothing for others.

@@ -13,6 +13,7 @@ use crate::attr::FileKind;
 use crate::export::{DatastoreOptions, RootUser};
 use crate::handle::DatastoreId;
 use crate::locks::{Lock, LockMode, LockOwner, LockRange};
+use crate::qos::VmLimits;
 use crate::reply::StoredReply;
 use crate::vm::VmSnapshot;
 
@@ -298,6 +299,43 @@ impl ScheduleRow {
 
     pub fn of(bytes: &[u8]) -> Option<ScheduleRow> {
         ScheduleRow::read_from_bytes(bytes).ok().filter(|row| row.version == FORMAT_VERSION as u8)
+    }
+}
+
+/// Key of [`VMS`]: a VM with limits, to [`LimitsRow`].
+pub(crate) fn key_limited(datastore: DatastoreId, vm: &str) -> Vec<u8> {
+    [&[4], &datastore.0.to_be_bytes()[..], vm.as_bytes()].concat()
+}
+
+/// How much a VM may have and shall have in a second; 0 is none.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct LimitsRow {
+    version: u8,
+    max_per_second: U64,
+    min_per_second: U64,
+}
+
+impl LimitsRow {
+    pub fn new(limits: VmLimits) -> LimitsRow {
+        LimitsRow {
+            version: FORMAT_VERSION as u8,
+            max_per_second: limits.max_per_second.unwrap_or(0).into(),
+            min_per_second: limits.min_per_second.unwrap_or(0).into(),
+        }
+    }
+
+    pub fn to_row(self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    pub fn of(bytes: &[u8]) -> Option<LimitsRow> {
+        LimitsRow::read_from_bytes(bytes).ok().filter(|row| row.version == FORMAT_VERSION as u8)
+    }
+
+    pub fn limits(&self) -> VmLimits {
+        let some = |value: U64| Some(value.get()).filter(|value| *value > 0);
+        VmLimits { max_per_second: some(self.max_per_second), min_per_second: some(self.min_per_second) }
     }
 }
 

@@ -7,6 +7,7 @@
 //!             Filesystem<S>: op/*.rs, one file per procedure
 //!      gate (per-inode async locks)  stamp (time that never goes back)
 //!      cache (inodes)   reply (journaled answers)   locks (NLM state)
+//!      qos (limits of VMs, turns)
 //!      vm (which files are a VM; snapshots, rollback and clones of all of them)
 //!             format.rs: tables and rows, the only place with byte layouts
 //!                        |
@@ -45,6 +46,7 @@ pub mod locks;
 mod names;
 pub mod op;
 mod paths;
+mod qos;
 mod refusal;
 mod reply;
 mod stamp;
@@ -60,8 +62,10 @@ pub use engine::store::{Extent, Piece, Store, WRITE_BYTES_MAX};
 pub use export::{DatastoreInfo, DatastoreOptions, Deletion, Export, Mounted, RootUser};
 pub use filesystem::{Filesystem, Identity, OpenRefusal};
 pub use handle::{DatastoreId, HANDLE_BYTES, Handle};
+pub use qos::{Held, VmLimits};
 pub use refusal::{Refusal, Refused};
 pub use reply::{Outcome, ReplyNote, StoredReply};
 pub use vm::{
-    CloneSource, Cloned, FileDifference, FileRole, FileSnapshot, RolledBack, Vm, VmFile, VmSchedule, VmSnapshot,
+    CloneSource, Cloned, FileDifference, FileRole, FileSnapshot, Owned, RolledBack, Vm, VmFile, VmName, VmSchedule,
+    VmSnapshot,
 };

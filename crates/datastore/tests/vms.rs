@@ -6,7 +6,7 @@
 mod lab;
 
 use datastore::op::{CreateHow, Place};
-use datastore::{Deletion, Extent, Handle, Piece, Refusal, SetAttr};
+use datastore::{Deletion, Extent, Handle, Piece, Refusal, SetAttr, VmLimits, VmName};
 use engine::memory::MemoryStore;
 use engine::store::Store;
 use lab::{Lab, run, user};
@@ -227,5 +227,53 @@ fn one_file_is_rolled_back_and_cloned_by_itself() {
     run(lab.fs.remove(&user(0), at(&folder, "vm-100-disk-5.raw"), None)).unwrap();
     let done = run(lab.fs.roll_back_file("vms", "100", ("b", "images/100/vm-100-disk-5.raw"))).unwrap();
     assert_eq!((done.restored.len(), byte(&lab, &find(&lab, "images/100/vm-100-disk-5.raw").unwrap(), 0)), (1, 6));
+    lab.assert_clean();
+}
+
+/// Whose a file is stands ready for every request, and is found out anew when names have changed.
+#[test]
+fn owners_are_known_until_names_change() {
+    let (lab, files) = lab_with_vms();
+    assert!(lab.fs.owners_are_outdated());
+    assert_eq!(lab.fs.owner_of(files[0].file()), None, "nobody is guessed");
+    run(lab.fs.know_owners()).unwrap();
+    let owner = lab.fs.owner_of(files[0].file()).unwrap();
+    assert_eq!((owner.vm.vm.as_str(), owner.vm.datastore.as_str()), ("100", "vms"));
+    assert!(!lab.fs.owners_are_outdated());
+    write(&lab, &files[0], 0, 3);
+    assert!(!lab.fs.owners_are_outdated(), "content is no name");
+
+    run(lab.fs.rename_vm("vms", "100", "erp")).unwrap();
+    assert!(lab.fs.owners_are_outdated());
+    assert_eq!(lab.fs.owner_of(files[0].file()), Some(owner), "what was true before, until it is found out");
+    run(lab.fs.know_owners()).unwrap();
+    assert_eq!(lab.fs.owner_of(files[0].file()).unwrap().vm.vm, "erp");
+    let notes = file(&lab, &lab.root, "notes.txt", 1);
+    assert!(lab.fs.owners_are_outdated());
+    run(lab.fs.know_owners()).unwrap();
+    assert_eq!(lab.fs.owner_of(notes.file()), None);
+    run(lab.fs.assign_to_vm("vms", "notes.txt", Some("erp"))).unwrap();
+    run(lab.fs.know_owners()).unwrap();
+    assert_eq!(lab.fs.owner_of(notes.file()).unwrap().path, "notes.txt");
+}
+
+/// Limits are in force at once, kept over a restart, go with the name and end with the datastore.
+#[test]
+fn limits_are_kept_and_go_with_their_vm() {
+    let (mut lab, files) = lab_with_vms();
+    let limits = |max_per_second, min_per_second| VmLimits { max_per_second, min_per_second };
+    assert_eq!(run(lab.fs.limit_vm("vms", "none", limits(Some(5), None))), Err(Refusal::NoEntry));
+    assert_eq!(run(lab.fs.limit_vm("vms", "100", limits(Some(5), Some(6)))), Err(Refusal::BadArgument));
+    assert_eq!(run(lab.fs.limit_vm("vms", "100", limits(None, Some(0)))), Err(Refusal::BadArgument));
+    run(lab.fs.limit_vm("vms", "100", limits(Some(1000), Some(10)))).unwrap();
+    run(lab.fs.rename_vm("vms", "100", "erp")).unwrap();
+    lab.reopen();
+    let found = run(lab.fs.vm_limits()).unwrap();
+    let name = |vm: &str| VmName { datastore: "vms".into(), vm: vm.into() };
+    assert_eq!(found, [(name("erp"), limits(Some(1000), Some(10)))].into());
+    run(lab.fs.know_owners()).unwrap();
+    write(&lab, &files[0], 0, 3);
+    run(lab.fs.limit_vm("vms", "erp", VmLimits::default())).unwrap();
+    assert!(run(lab.fs.vm_limits()).unwrap().is_empty());
     lab.assert_clean();
 }

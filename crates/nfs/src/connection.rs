@@ -22,7 +22,7 @@ use std::task::Context;
 use base::Buf;
 use bytes::BytesMut;
 use bytes::buf::Limit;
-use datastore::Store;
+use datastore::{Held, Store};
 
 use crate::inflight::InFlight;
 use crate::record::{Outbox, Receiver, Violation};
@@ -33,6 +33,11 @@ use crate::v3;
 pub const REQUESTS_MAX: usize = 128;
 /// Most bytes held for a connection.
 pub const BYTES_MAX: usize = 8 << 20;
+/// While requests are held back for the sake of a VM's limit, so many more are taken on: a host
+/// sends the requests of all its VMs on one connection.
+const HELD_REQUESTS_MAX: usize = 512;
+/// As [`HELD_REQUESTS_MAX`], in bytes.
+const HELD_BYTES_MAX: usize = 16 << 20;
 /// Least charge for a request: its reply and bookkeeping.
 const REQUEST_BYTES_MIN: usize = 512;
 
@@ -41,6 +46,7 @@ pub struct Connection<F: Future> {
     start: Box<dyn Fn(Buf) -> F>,
     recycle: Box<dyn Fn(Vec<u8>)>,
     arrived: Box<dyn Fn()>,
+    held: Box<dyn Fn() -> Held>,
     receiver: Receiver,
     at_work: InFlight<F>,
     outbox: Outbox,
@@ -61,22 +67,31 @@ pub enum Standing {
 pub fn connection<S: Store>(service: Rc<Service<S>>, peer: Rc<Peer>) -> Connection<impl Future<Output = Answer>> {
     let recycler = service.clone();
     let (clock, arriving) = (service.clone(), peer.clone());
+    let fs = service.filesystem().clone();
     let start = move |record: Buf| {
         let (service, peer) = (service.clone(), peer.clone());
         async move { service.handle(&peer, record).await }
     };
     let recycle = Box::new(move |buffer| recycler.recycle(buffer));
-    Connection::new(Box::new(start), recycle, Box::new(move || clock.arrived(&arriving)))
+    let arrived = Box::new(move || clock.arrived(&arriving));
+    Connection::new(Box::new(start), recycle, arrived, Box::new(move || fs.held()))
 }
 
 impl<F: Future<Output = Answer>> Connection<F> {
     /// A connection whose requests are served by `start`; `recycle` takes buffers of sent
-    /// replies; `arrived` is told when requests have arrived and are started.
-    pub fn new(start: Box<dyn Fn(Buf) -> F>, recycle: Box<dyn Fn(Vec<u8>)>, arrived: Box<dyn Fn()>) -> Connection<F> {
+    /// replies; `arrived` is told when requests have arrived and are started; `held`
+    /// says what is held back in the store.
+    pub fn new(
+        start: Box<dyn Fn(Buf) -> F>,
+        recycle: Box<dyn Fn(Vec<u8>)>,
+        arrived: Box<dyn Fn()>,
+        held: Box<dyn Fn() -> Held>,
+    ) -> Connection<F> {
         Connection {
             start,
             recycle,
             arrived,
+            held,
             receiver: Receiver::default(),
             at_work: InFlight::default(),
             outbox: Outbox::default(),
@@ -87,8 +102,11 @@ impl<F: Future<Output = Answer>> Connection<F> {
 
     /// Whether there is room for more requests.
     pub fn wants_bytes(&self) -> bool {
-        let held = self.at_work.weight_bytes() + self.outbox.waiting_bytes();
-        !self.is_gone && self.violation.is_none() && self.at_work.len() < REQUESTS_MAX && held < BYTES_MAX
+        let weight = self.at_work.weight_bytes() + self.outbox.waiting_bytes();
+        let held = (self.held)();
+        let requests_max = REQUESTS_MAX + held.requests.min(HELD_REQUESTS_MAX);
+        let bytes_max = BYTES_MAX + held.bytes.min(HELD_BYTES_MAX);
+        !self.is_gone && self.violation.is_none() && self.at_work.len() < requests_max && weight < bytes_max
     }
 
     /// Where to put received bytes. Call [`received`](Connection::received) afterwards.

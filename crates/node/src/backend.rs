@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base::port::LocalFuture;
+use control::activity::Measured;
 use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::expansion::{ExpandOrder, PoolExpanded};
@@ -15,7 +16,7 @@ use control::replication::{Replication, ReplicationAction};
 use control::server::{Answer, ControlBackend};
 use control::status::Facts;
 use control::upkeep::{DriveTaken, ScrubAction, ScrubReport};
-use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmScheduleOrder, VmSnapshot};
+use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmLimits, VmScheduleOrder, VmSnapshot};
 use control::vm_file::{FileClone, FileSnapshot};
 use control::{Problem, codes};
 use datastore::{DatastoreOptions, Deletion, Refusal, RootUser};
@@ -192,6 +193,10 @@ impl ControlBackend for Backend {
         self.ask(move |shard| Box::pin(async move { shard.schedule_vm(&datastore, &vm, order).await }))
     }
 
+    fn limit_vm(&self, datastore: String, vm: String, limits: VmLimits) -> Answer<'_, VmLimits> {
+        self.ask(move |shard| Box::pin(async move { shard.limit_vm(&datastore, &vm, limits).await }))
+    }
+
     fn vm_snapshots(&self, datastore: String, vm: String) -> Answer<'_, Vec<VmSnapshot>> {
         self.ask(move |shard| Box::pin(async move { shard.vm_snapshots(&datastore, &vm).await }))
     }
@@ -222,6 +227,10 @@ impl ControlBackend for Backend {
 
     fn compare_vm(&self, datastore: String, vm: String, names: (String, Option<String>)) -> Answer<'_, VmDifference> {
         self.ask(move |shard| Box::pin(async move { shard.compare_vm(&datastore, &vm, names).await }))
+    }
+
+    fn measured(&self) -> Answer<'_, Measured> {
+        self.ask(|shard| Box::pin(async move { Ok(shard.measured()) }))
     }
 
     fn data_path_metrics(&self) -> Answer<'_, String> {

@@ -136,6 +136,7 @@ impl Front {
         if self.rpcbind {
             unregister(&self.mappings).await;
         }
+        self.fs.let_all_go();
         if tokio::time::timeout(STOP_WITHIN, self.door.stop()).await.is_err() {
             tracing::warn!("some clients did not take their last replies; they will ask again");
         }

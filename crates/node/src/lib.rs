@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod activity;
 mod backend;
 mod claims;
 mod config;
@@ -32,6 +33,7 @@ mod repair_scan;
 mod retire;
 mod sample;
 mod schedules;
+mod segments;
 mod shard;
 mod site_store;
 mod upkeep;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control::access::{Access, Secret, Shelf};
+use control::activity_book::{ActivityBook, segment_names};
 use control::audit::Audit;
 use control::events::EventBook;
 use control::history::HistoryBook;
@@ -21,6 +22,7 @@ use control::{Problem, codes};
 
 use crate::config::StoreConfig;
 use crate::ledger::{Keep, LedgerFile, files_of};
+use crate::segments::Segments;
 
 const LEDGERS: [&str; 6] = ["events", "jobs", "audit", "history", "history-rolled", "roles"];
 const TOKENS: &str = "tokens.json";
@@ -35,6 +37,7 @@ const SECRET_MODE: u32 = 0o600;
 #[must_use]
 pub fn state_files() -> Vec<String> {
     let mut files: Vec<String> = LEDGERS.into_iter().flat_map(files_of).collect();
+    files.extend(segment_names());
     for name in [TOKENS, CERTIFICATE, KEY, LOCAL_TOKEN] {
         files.extend([name.to_owned(), format!("{name}.new")]);
     }
@@ -73,10 +76,16 @@ impl Records {
         let roles = RoleBook::open(lines.iter().map(String::as_str), Box::new(roles));
         let (audit, lines) = ledger("audit", Keep::Now)?;
         let audit = Audit::open(lines.iter().map(String::as_str), Box::new(audit));
+        let activity = ActivityBook::open(Box::new(Segments(folder.clone())));
         let access = Arc::new(open_access(folder)?);
         let (pem, is_first_start) = certificate(folder, &config.site, api)?;
         let (tls, fingerprint) = tls::server(&pem)?;
-        Ok(Records { books: Books { events, jobs, history, roles, audit, access }, tls, fingerprint, is_first_start })
+        Ok(Records {
+            books: Books { events, jobs, history, roles, activity, audit, access },
+            tls,
+            fingerprint,
+            is_first_start,
+        })
     }
 }
 

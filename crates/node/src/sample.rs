@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use base::meter::{Meter, Part, Spread, Sums, Totals};
+use base::meter::{Meter, Spread, Sums, Totals};
+use control::activity::mean_latency;
 use control::status::{Latency, Load, Memory};
 use engine::store::Store;
 use nfs::v3;
@@ -68,18 +69,9 @@ impl Sample {
             sums.merge(&self.times.kinds[kind].since(&earlier.times.kinds[kind]));
             spread.merge(&self.times.spreads[kind].since(&earlier.times.spreads[kind]));
         }
-        let mean = |ns: u64| (sums.count > 0).then(|| ns as f64 / sums.count as f64 / 1e6);
-        let part = |part: Part| mean(sums.parts_ns[part as usize]);
-        Latency {
-            total: mean(sums.total_ns()),
-            host: None,
-            net: None,
-            queue: part(Part::Queue),
-            journal: part(Part::Journal),
-            flash: part(Part::Flash),
-            contention: part(Part::Contention),
-            p99: spread.percentile_ns(0.99).map(|ns| ns as f64 / 1e6),
-        }
+        let percentile = |share| spread.percentile_ns(share).map(|ns| ns as f64 / 1e6);
+        let parts_ms = sums.parts_ns.map(|ns| ns as f64 / 1e6);
+        mean_latency(sums.count, &parts_ms, [0.5, 0.95, 0.99].map(percentile))
     }
 }
 

@@ -10,6 +10,7 @@ use datastore::Filesystem;
 use engine::{Engine, Opened};
 use tokio::sync::Notify;
 
+use crate::activity::know_owners;
 use crate::config::StoreConfig;
 use crate::events::log_until_stopped;
 use crate::front::{Addresses, Front};
@@ -111,6 +112,7 @@ impl Shard {
         }
         tokio::task::spawn_local(sample_for_ever(shard.clone()));
         tokio::task::spawn_local(keep_schedules(shard.clone()));
+        tokio::task::spawn_local(know_owners(shard.clone()));
         Ok(shard)
     }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use control::text::shell_word;
 use control::vm::{
-    Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmSchedule, VmScheduleOrder,
-    VmSnapshot,
+    Vm, VmAssignment, VmChanged, VmDifference, VmExtent, VmFile, VmFileDifference, VmLimits, VmSchedule,
+    VmScheduleOrder, VmSnapshot,
 };
 use control::vm_file::{FileClone, FileSnapshot};
 use control::{Problem, codes};
-use datastore::{CloneSource, FileRole, Refusal, VmSnapshot as Taken};
+use datastore::{CloneSource, FileRole, Refusal, VmName, VmSnapshot as Taken};
 use jiff::Timestamp;
 
 use crate::schedules::is_scheduled;
@@ -65,6 +65,7 @@ impl Shard {
         let cannot = |refusal: Refusal| refused("", refusal);
         let mut vms = Vec::new();
         let schedules = self.fs()?.vm_schedules().await.map_err(cannot)?;
+        let limits = self.fs()?.vm_limits().await.map_err(cannot)?;
         let mut snapshots = self.snapshots_by_vm().await.map_err(cannot)?;
         for found in self.fs()?.vms().await.map_err(cannot)? {
             let own = (found.datastore.clone(), found.name.clone());
@@ -75,10 +76,17 @@ impl Shard {
                 size_bytes: file.size_bytes,
                 used_bytes: file.used_bytes,
             });
+            let name = VmName { datastore: found.datastore.clone(), vm: found.name.clone() };
+            let limits = limits.get(&name).map_or_else(VmLimits::default, |limits| VmLimits {
+                max_per_second: limits.max_per_second,
+                min_per_second: limits.min_per_second,
+            });
             let own = schedules.iter().find(|own| own.datastore == found.datastore && own.vm == found.name);
             let schedule = own.map(|own| VmSchedule { every_seconds: own.every_seconds, keep: own.keep });
             vms.push(Vm {
                 schedule,
+                limits,
+                now: None,
                 datastore: found.datastore,
                 name: found.name,
                 files: files.collect(),
@@ -132,6 +140,16 @@ impl Shard {
             refusal => refused(vm, refusal),
         })?;
         Ok(order)
+    }
+
+    pub(crate) async fn limit_vm(&self, datastore: &str, vm: &str, limits: VmLimits) -> Result<VmLimits, Problem> {
+        let VmLimits { max_per_second, min_per_second } = limits;
+        let wish = datastore::VmLimits { max_per_second, min_per_second };
+        self.fs()?.limit_vm(datastore, vm, wish).await.map_err(|refusal| match refusal {
+            Refusal::NoEntry => no_vm(datastore, vm),
+            refusal => refused(vm, refusal),
+        })?;
+        Ok(limits)
     }
 
     pub(crate) async fn vm_snapshots(&self, datastore: &str, vm: &str) -> Result<Vec<VmSnapshot>, Problem> {

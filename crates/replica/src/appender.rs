@@ -95,7 +95,8 @@ async fn place(site: &Rc<Inner>, ticket: u64, part: Part) -> Result<(), oneshot:
             Box::pin(async move {
                 let wrote = owner.engine.write_labelled(file, offset_bytes, &payload, (at, label)).await;
                 if let (Ok(wrote), true) = (&wrote, answers) {
-                    owner.heads.borrow_mut().insert(osn, (wrote.before, wrote.after));
+                    let local_at = owner.world.clock.now();
+                    owner.heads.borrow_mut().insert(osn, ((wrote.before, wrote.after), local_at));
                 }
                 finish(&owner, ticket, wrote.map(drop));
             })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use base::port::World;
-use base::{Buf, FileId, Osn, PairId, SiteId};
+use base::{Buf, FileId, Nanos, Osn, PairId, SiteId};
 use engine::store::{Change as Put, FileHead, Piece, ReadOut, StoreRefusal};
 use engine::{Engine, Store, decode_changes, encode_changes};
 use mirror::wire::{Frame, Message};
@@ -43,6 +43,9 @@ pub enum NotOpened {
     OtherPair(PairId),
 }
 
+/// What a write found and left.
+pub(crate) type Heads = (FileHead, FileHead);
+
 /// A client's operation that has no answer yet.
 pub(crate) struct Waiting {
     pub changes: Option<Vec<Put>>,
@@ -57,6 +60,8 @@ pub(crate) struct Told {
     pub heads: Option<(FileHead, FileHead)>,
     pub read: Option<Result<ReadOut, StoreRefusal>>,
     pub refusal: Option<StoreRefusal>,
+    /// When a write was stable and applied at this site, if that is known.
+    pub local_at: Option<Nanos>,
 }
 
 pub(crate) struct Inner {
@@ -74,8 +79,8 @@ pub(crate) struct Inner {
     pub through: Cell<u64>,
     /// That has risen.
     pub settled: Notify,
-    /// Heads that clients' writes found and left.
-    pub heads: RefCell<BTreeMap<Osn, (FileHead, FileHead)>>,
+    /// Heads that clients' writes found and left, and when they were stable here.
+    pub heads: RefCell<BTreeMap<Osn, (Heads, Nanos)>>,
     pub changed: Notify,
     /// The resync that runs.
     pub course: RefCell<Option<Course>>,
@@ -388,15 +393,15 @@ impl Inner {
 
     fn answer(&self, op: OpId, answer: Answer) {
         let Some(waiting) = self.ops.borrow_mut().remove(&op) else { return };
-        let heads = match &answer {
-            Answer::Written(osn) => self.heads.borrow_mut().remove(osn),
-            _ => None,
+        let (heads, local_at) = match &answer {
+            Answer::Written(osn) => self.heads.borrow_mut().remove(osn).unzip(),
+            _ => (None, None),
         };
         if self.ops.borrow().is_empty() {
             self.heads.borrow_mut().clear();
         }
         // Whoever asked may have gone away.
-        let _ = waiting.tell.send(Told { answer, heads, read: waiting.read, refusal: waiting.refusal });
+        let _ = waiting.tell.send(Told { answer, heads, read: waiting.read, refusal: waiting.refusal, local_at });
     }
 
     /// Puts a client's operation to the mirror and waits for what comes of it.

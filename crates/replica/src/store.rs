@@ -1,6 +1,6 @@
 //! The pair as a [`Store`]: whatever stands on it does not know that there are two sites.
 
-use base::meter::Meter;
+use base::meter::{Meter, Part};
 use base::{Buf, FileId, Osn, WallNanos};
 use engine::Store;
 use engine::store::{Change, Extent, FileHead, ReadOut, Row, Space, StoreRefusal, Table, Wrote};
@@ -14,7 +14,7 @@ impl Replica {
     async fn put(&self, request: Request, changes: Option<Vec<Change>>) -> Result<Told, StoreRefusal> {
         loop {
             let changed = self.inner.changed.notified();
-            let told = self.inner.run(request.clone(), changes.clone()).await?;
+            let told = self.measured(&request, self.inner.run(request.clone(), changes.clone())).await?;
             if let Some(refusal) = told.refusal {
                 return Err(refusal);
             }
@@ -27,6 +27,26 @@ impl Replica {
                 Answer::Replied(_) => return Err(StoreRefusal::Stopped),
             }
         }
+    }
+
+    /// Adds the time of an operation to its parts: a read waits for the drives; anything else for
+    /// the other site, but for the time until it was stable here.
+    async fn measured(
+        &self,
+        request: &Request,
+        run: impl Future<Output = Result<Told, StoreRefusal>>,
+    ) -> Result<Told, StoreRefusal> {
+        let Some(meter) = self.meter() else { return run.await };
+        let begun = meter.clock();
+        if matches!(request, Request::Read(_)) {
+            return meter.wait(Part::Flash, run).await;
+        }
+        let told = meter.wait(Part::Mirror, run).await?;
+        if let Some(local_at) = told.local_at {
+            let local_ns = u64::try_from(local_at.since(begun).as_nanos()).unwrap_or(u64::MAX);
+            meter.reassign(Part::Mirror, Part::Journal, local_ns);
+        }
+        Ok(told)
     }
 
     async fn put_write(&self, write: Write) -> Result<Wrote, StoreRefusal> {

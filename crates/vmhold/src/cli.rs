@@ -668,9 +668,21 @@ pub struct IostatCommand {
     /// Length of an interval, as in 5 or 1m
     #[arg(default_value = "1", value_parser = crate::iostat_command::parse_interval)]
     pub interval: Duration,
-    /// Stop after so many lines
+    /// Stop after so many lines, or tables
     #[arg(long, value_name = "N")]
     pub count: Option<u32>,
+    /// A table of VMs or disks in each interval, instead of the store as a whole
+    #[arg(long, value_enum)]
+    pub by: Option<IostatBy>,
+}
+
+/// Rows of `iostat --by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IostatBy {
+    /// A row for each VM that did something
+    Vm,
+    /// A row for each disk that did something
+    Disk,
 }
 
 /// `job`.

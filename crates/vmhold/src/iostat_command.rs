@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use control::activity::ActivityList;
 use control::status::{Latency, Load, Status};
 use control::{Document, Envelope, Exit, Problem, text};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::appliance;
-use crate::cli::{Global, IostatCommand};
-use crate::say::Say;
+use crate::cli::{Global, IostatBy, IostatCommand};
+use crate::say::{Say, width};
 
 /// Lines between two headings.
 const HEADING_EVERY: u32 = 20;
@@ -70,8 +71,10 @@ impl Means {
             total: self.weighted(|latency| latency.total),
             queue: self.weighted(|latency| latency.queue),
             journal: self.weighted(|latency| latency.journal),
+            mirror: self.weighted(|latency| latency.mirror),
             flash: self.weighted(|latency| latency.flash),
             contention: self.weighted(|latency| latency.contention),
+            qos: self.weighted(|latency| latency.qos),
             p99: worst,
             ..Latency::default()
         };
@@ -79,8 +82,34 @@ impl Means {
     }
 }
 
+/// A table per interval, of the minute at most that the store has by the second.
+fn run_by(command: &IostatCommand, by: IostatBy, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    let (word, title) = match by {
+        IostatBy::Vm => ("vm", "VM"),
+        IostatBy::Disk => ("disk", "DISK"),
+    };
+    let seconds = command.interval.as_secs().clamp(1, 60);
+    let client = appliance::client(global)?;
+    for printed in 1.. {
+        // The first interval is a whole one, too.
+        std::thread::sleep(command.interval);
+        let found: Envelope<ActivityList> = client.get(&format!("/v1/activity?by={word}&last_seconds={seconds}"))?;
+        say.envelope(&found, |found, origin| {
+            let at = origin.generated_at.strftime("%H:%M:%S");
+            format!("{at} UTC, {}\n{}\n", text::duration(found.seconds), found.human(width(), title))
+        });
+        if command.count.is_some_and(|count| printed >= count) {
+            break;
+        }
+    }
+    Ok(Exit::Success)
+}
+
 /// Prints intervals until `--count` of them, or Ctrl-C.
 pub fn run(command: &IostatCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    if let Some(by) = command.by {
+        return run_by(command, by, global, say);
+    }
     let pictures_wanted = command.interval.as_secs().max(1) as usize;
     let (mut means, mut printed) = (Means::default(), 0_u32);
     let mut before: Option<Timestamp> = None;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use control::activity::{Activity, Contributors, VmLatency};
 use control::client::{Call, Client, segment};
-use control::text::shell_word;
+use control::text::{files, shell_word};
 use control::vm::{
-    NewName, Vm, VmAssignment, VmChanged, VmDifference, VmList, VmSchedule, VmScheduleOrder, VmSnapshot, VmSnapshotList,
+    NewName, Vm, VmAssignment, VmChanged, VmDifference, VmLimits, VmList, VmSchedule, VmScheduleOrder, VmSnapshot,
+    VmSnapshotList,
 };
-use control::{Envelope, Exit, Problem, codes};
+use control::{Envelope, Exit, Outcome, Problem, codes};
 use jiff::Timestamp;
 
 use crate::appliance::{self, change};
@@ -29,12 +31,50 @@ pub struct VmCommand {
 /// Verbs of `vm`.
 #[derive(Debug, Subcommand)]
 pub enum VmAction {
-    /// All VMs
-    List,
+    /// All VMs, with what they do now
+    List {
+        /// Those with most of it first [default: by name]
+        #[arg(long, value_enum)]
+        sort: Option<VmOrder>,
+    },
     /// One VM with its files and snapshots
     Show {
         /// Its name
         vm: String,
+    },
+    /// Where the time of a VM's operations goes, now and over time
+    Latency {
+        /// Its name
+        vm: String,
+        /// Of one disk only: its path in the datastore
+        #[arg(long, value_name = "PATH")]
+        disk: Option<String>,
+        /// How far back, up to 90 days
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "10m")]
+        last: Duration,
+    },
+    /// Which VMs did how much at a moment: who is in the way
+    Contributors {
+        /// The moment, as in 2026-11-20T09:14:07Z [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<Timestamp>,
+    },
+    /// How much a VM may have and shall have; without options, what is set
+    #[command(after_help = "\
+What counts are normalised requests: reading up to 8 KiB is one, every further 8 KiB is one
+more, and writing is twice as much. A VM that has none shares fairly with the others.")]
+    Qos {
+        /// Its name
+        vm: String,
+        /// Not more than so many in a second
+        #[arg(long, value_name = "N")]
+        max: Option<u64>,
+        /// Not less than so many in a second, before the others share what is left
+        #[arg(long, value_name = "N")]
+        min: Option<u64>,
+        /// No limits any more
+        #[arg(long, conflicts_with_all = ["max", "min"])]
+        off: bool,
     },
     /// Give a VM another name; its files stay where they are
     Rename {
@@ -95,6 +135,30 @@ pub enum VmAction {
         /// A later snapshot [default: the VM as it is]
         to: Option<String>,
     },
+}
+
+/// What VMs are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum VmOrder {
+    /// Mean latency of its operations
+    Latency,
+    /// Operations in a second
+    Ops,
+    /// Space that is used
+    Used,
+}
+
+impl VmOrder {
+    /// What is not known comes last.
+    fn value(self, vm: &Vm) -> f64 {
+        let now = vm.now.as_ref();
+        let value = match self {
+            VmOrder::Latency => now.and_then(|now| now.latency_ms.total),
+            VmOrder::Ops => now.map(Activity::operations_per_second),
+            VmOrder::Used => Some(vm.files.iter().map(|file| file.used_bytes as f64).sum()),
+        };
+        value.unwrap_or(-1.0)
+    }
 }
 
 /// Verbs of `vm snapshot`.
@@ -171,8 +235,11 @@ fn named(name: &str) -> Result<String, Problem> {
 /// Runs a verb.
 pub fn run(command: &VmCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {
     match &command.action {
-        VmAction::List => {
-            let list: Envelope<VmList> = appliance::client(global)?.get("/v1/vms")?;
+        VmAction::List { sort } => {
+            let mut list: Envelope<VmList> = appliance::client(global)?.get("/v1/vms")?;
+            if let (Some(order), Outcome::Data(list)) = (sort, &mut list.outcome) {
+                list.0.sort_by(|a, b| order.value(b).total_cmp(&order.value(a)));
+            }
             say.envelope(&list, |list, _| list.human(width()));
             Ok(Exit::Success)
         }
@@ -182,6 +249,21 @@ pub fn run(command: &VmCommand, global: &Global, say: &Say) -> Result<Exit, Prob
             say.envelope(&one, |one, _| one.human(width()));
             Ok(Exit::Success)
         }
+        VmAction::Latency { vm, disk, last } => {
+            let at = At::find(global, vm)?;
+            let disk = disk.as_ref().map_or(String::new(), |disk| format!("&disk={}", segment(disk)));
+            let path = at.path(&format!("/latency?last_seconds={}{disk}", last.as_secs()));
+            let found: Envelope<VmLatency> = at.client.get(&path)?;
+            say.envelope(&found, |found, _| found.human(width()));
+            Ok(Exit::Success)
+        }
+        VmAction::Contributors { at } => {
+            let at = at.map_or(String::new(), |at| format!("?at={}", segment(&at.to_string())));
+            let found: Envelope<Contributors> = appliance::client(global)?.get(&format!("/v1/contributors{at}"))?;
+            say.envelope(&found, |found, _| found.human(width()));
+            Ok(Exit::Success)
+        }
+        VmAction::Qos { vm, max, min, off } => qos(global, say, vm, (*max, *min, *off)),
         VmAction::Rename { vm, new } => {
             let (at, body) = (At::find(global, vm)?, named(new)?);
             let call = Call { method: "POST", path: &at.path("/rename"), body: Some(&body), ..change(global) };
@@ -215,6 +297,37 @@ fn assign(global: &Global, say: &Say, (datastore, path, vm): (&str, &str, Option
     }))
 }
 
+/// What is not said of the two stays as it is.
+fn qos(
+    global: &Global,
+    say: &Say,
+    vm: &str,
+    (max, min, off): (Option<u64>, Option<u64>, bool),
+) -> Result<Exit, Problem> {
+    let at = At::find(global, vm)?;
+    let there: Envelope<Vm> = at.client.get(&at.path(""))?;
+    let Vm { limits, now, .. } = there.into_result()?;
+    if max.is_none() && min.is_none() && !off {
+        let held = now.and_then(|now| now.latency_ms.qos).filter(|ms| *ms > 0.0);
+        say.document(limits, |limits| {
+            let held = held.map_or(String::new(), |ms| format!("; held back {ms:.2} ms per operation now"));
+            format!("VM {}: {}{held}\n", at.vm, limits.human())
+        });
+        return Ok(Exit::Success);
+    }
+    let wish = match off {
+        true => VmLimits::default(),
+        false => {
+            VmLimits { max_per_second: max.or(limits.max_per_second), min_per_second: min.or(limits.min_per_second) }
+        }
+    };
+    wish.check()?;
+    let body = body(&wish);
+    let call = Call { method: "POST", path: &at.path("/limits"), body: Some(&body), ..change(global) };
+    let done = at.client.change::<VmLimits>(&call)?;
+    Ok(say.changed(&done, |done, _| format!("VM {}: {}\n", at.vm, done.human())))
+}
+
 fn schedule(global: &Global, say: &Say, vm: &str, (every, keep): (Option<Duration>, u32)) -> Result<Exit, Problem> {
     let at = At::find(global, vm)?;
     let schedule = every.map(|every| VmSchedule { every_seconds: every.as_secs(), keep });
@@ -244,8 +357,8 @@ fn snapshot(action: &SnapshotAction, global: &Global, say: &Say) -> Result<Exit,
             Ok(say.changed(&taken, |taken, _| {
                 let (vm, name) = (&taken.vm, &taken.name);
                 format!(
-                    "snapshot {name} of VM {vm} holds {} files; delete it: vmhold vm snapshot delete {} {}\n",
-                    taken.files,
+                    "snapshot {name} of VM {vm} holds {}; delete it: vmhold vm snapshot delete {} {}\n",
+                    files(u64::from(taken.files)),
                     shell_word(vm),
                     shell_word(name)
                 )
@@ -279,8 +392,9 @@ fn roll_back(global: &Global, say: &Say, vm: &str, snapshot: &str) -> Result<Exi
     let call = Call { method: "POST", path: &at.snapshot(snapshot, "/rollback"), confirm, ..change(global) };
     let done = at.client.change::<VmChanged>(&call)?;
     Ok(say.changed(&done, |done, _| {
-        let files = done.files.len() + done.restored.len();
-        format!("{files} files of VM {} are as in snapshot {snapshot}\n{}", done.vm, done.remarks())
+        let number = (done.files.len() + done.restored.len()) as u64;
+        let are = if number == 1 { "is" } else { "are" };
+        format!("{} of VM {} {are} as in snapshot {snapshot}\n{}", files(number), done.vm, done.remarks())
     }))
 }
 
@@ -305,6 +419,6 @@ fn clone(global: &Global, say: &Say, (vm, new): (&str, &str), from: Option<&str>
     let call = Call { method: "POST", path: &at.snapshot(&from, "/clone"), body: Some(&body), ..change(global) };
     let made = at.client.change::<VmChanged>(&call)?;
     Ok(say.changed(&made, |made, _| {
-        format!("VM {} has {} files, from snapshot {from} of {}\n", made.vm, made.files.len(), at.vm)
+        format!("VM {} has {}, from snapshot {from} of {}\n", made.vm, files(made.files.len() as u64), at.vm)
     }))
 }

@@ -9,6 +9,7 @@ use control::{Exit, Problem, codes};
 use crate::cli::{Cli, DatastoreAction, DriveAction, JobAction, Noun, PoolAction, TokenAction, WitnessAction};
 use crate::replication_command::ReplicationVerb;
 use crate::say::Say;
+use crate::vm_command::VmAction;
 
 /// Cursor home, clear below: the screen does not flicker as it would with a full clear.
 const HOME: &str = "\u{1b}[H\u{1b}[J";
@@ -45,6 +46,10 @@ pub fn check(cli: &Cli) -> Result<(), Problem> {
         Noun::Job(job) => matches!(job.action, JobAction::List | JobAction::Show { .. }),
         Noun::Replication(pair) => matches!(pair.action, ReplicationVerb::Status),
         Noun::Witness(witness) => matches!(witness.action, WitnessAction::Status),
+        Noun::Vm(vm) => matches!(
+            vm.action,
+            VmAction::List { .. } | VmAction::Show { .. } | VmAction::Latency { .. } | VmAction::Contributors { .. }
+        ),
         Noun::Token(token) => matches!(token.action, TokenAction::List),
         _ => false,
     };

@@ -49,4 +49,52 @@ codes! {
         clears: "it is asked again and goes through",
         parameters: ["vm", "reason"],
     }
+    3041 SNAPSHOT_TAKEN Info, exit Failed, http 503, since "0.1.0" {
+        what: "A snapshot of a VM was taken.",
+        why: "Somebody asked for it; those that a schedule takes are not noted one by one.",
+        act: ["see them: vmhold vm snapshot list VM"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
+    3042 SNAPSHOT_DELETED Info, exit Failed, http 503, since "0.1.0" {
+        what: "A snapshot of a VM was deleted.",
+        why: "Somebody asked for it; what only it held is given back.",
+        act: ["who did it: vmhold audit list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
+    3043 VM_ROLLED_BACK Info, exit Failed, http 503, since "0.1.0" {
+        what: "A VM, or one file of it, has the content of a snapshot again.",
+        why: "Somebody asked for it and confirmed it; what was written since the snapshot is gone.",
+        act: ["who did it: vmhold audit list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
+    3044 VM_CLONED Info, exit Failed, http 503, since "0.1.0" {
+        what: "A VM was made from a snapshot of another.",
+        why: "Somebody asked for it; both share blocks until one of them writes them over.",
+        act: ["look at it: vmhold vm show VM"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
+    3045 VM_LIMITED Info, exit Failed, http 503, since "0.1.0" {
+        what: "The limits of a VM were changed.",
+        why: "Somebody asked for it; they are in force from then on.",
+        act: ["see and change them: vmhold vm qos VM", "who did it: vmhold audit list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
+    3046 VM_RENAMED Info, exit Failed, http 503, since "0.1.0" {
+        what: "A VM is called otherwise.",
+        why: "Somebody asked for it; its files are where they were.",
+        act: ["who did it: vmhold audit list"],
+        urgency: "none",
+        clears: "it is an event, not a condition",
+        parameters: ["vm"],
+    }
 }

@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base::meter::Sums;
 use control::Problem;
 use control::access::{Access, Role, Secret, Shelf, TokenCreate};
+use control::activity::{Measured, MeasuredFile};
+use control::activity_book::{ActivityBook, MemoryFolder};
 use control::audit::Audit;
 use control::check::{CheckpointReport, FsckReport, ResilverReport, ResilveredLeg};
 use control::client::{Call, Client};
@@ -30,7 +33,7 @@ use control::server::{Answer, Api, Books, ControlBackend, serve};
 use control::status::{Facts, Latency, Load, Memory, NfsService};
 use control::tls::{self, Fingerprint};
 use control::upkeep::{DriveTaken, ScrubAction, ScrubPass, ScrubReport};
-use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmFile, VmScheduleOrder, VmSnapshot};
+use control::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmFile, VmLimits, VmScheduleOrder, VmSnapshot};
 use control::vm_file::{FileClone, FileSnapshot};
 
 /// A store that is only a list of datastores.
@@ -110,7 +113,15 @@ fn vm() -> Vm {
     let created_at = jiff::Timestamp::UNIX_EPOCH;
     let (of, vm) = (datastore.clone(), name.clone());
     let snapshot = VmSnapshot { datastore: of, vm, name: "before".into(), created_at, files: 1, scheduled: false };
-    Vm { datastore, name, files: vec![file], snapshots: vec![snapshot], schedule: None }
+    Vm {
+        datastore,
+        name,
+        files: vec![file],
+        snapshots: vec![snapshot],
+        schedule: None,
+        limits: VmLimits::default(),
+        now: None,
+    }
 }
 
 /// The pair it is one half of.
@@ -371,6 +382,20 @@ impl ControlBackend for Paper {
         now(Ok(CheckpointReport { root_version: 7, seconds: 0.1, journal_freed_bytes: 1 }))
     }
 
+    fn limit_vm(&self, _: String, _: String, limits: VmLimits) -> Answer<'_, VmLimits> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(limits))
+    }
+
+    fn measured(&self) -> Answer<'_, Measured> {
+        let mut kinds = <[Sums; 3]>::default();
+        kinds[1] = Sums { count: 3, bytes: 24576, cost: 6, parts_ns: [1, 200, 30, 4, 50, 6] };
+        let disk = Some("images/100/vm-100-disk-0.raw".to_owned());
+        let file =
+            MeasuredFile { datastore: "demo".into(), vm: Some("100".into()), disk, kinds, ..MeasuredFile::default() };
+        now(Ok(Measured { seconds: 1.0, files: vec![file] }))
+    }
+
     fn data_path_metrics(&self) -> Answer<'_, String> {
         now(Ok("# TYPE vmhold_paper_total counter\nvmhold_paper_total 1\n".into()))
     }
@@ -431,6 +456,7 @@ impl Running {
                 (std::iter::empty(), Box::new(MemoryLedger::default())),
             ),
             roles: RoleBook::open(std::iter::empty(), Box::new(MemoryLedger::default())),
+            activity: ActivityBook::open(Box::new(MemoryFolder::default())),
             audit: Audit::open(std::iter::empty(), Box::new(audit.clone())),
             access: Arc::new(Access::open(None, &admin, Box::new(Nowhere)).unwrap()),
         };

@@ -8,11 +8,12 @@ import { card, eventRow, jobRow, meter, title } from "./parts.js";
 const LOOKS = { error: "bad", warning: "warn", info: "none" };
 
 export function enter(rest, draw) {
+  chart.showStore();
   chart.refresh(draw);
 }
 
-export function after(main, live) {
-  chart.after(main, live);
+export function after(main, live, draw) {
+  chart.after(main, live, draw);
 }
 
 export function view(live, draw) {

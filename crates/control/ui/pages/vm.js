@@ -2,7 +2,8 @@
 
 import { get } from "../api.js";
 import { h } from "../dom.js";
-import { ago, bytes, count, known, percent, time } from "../format.js";
+import * as chart from "../chart.js";
+import { ago, bytes, count, known, ms, percent, time } from "../format.js";
 import { Watch } from "../watch.js";
 import { card, meter, title } from "./parts.js";
 import { pathOf, scheduleWords, sizeOf, troubleOf, usedOf } from "./vm_parts.js";
@@ -18,6 +19,12 @@ export function enter([datastore, name], draw) {
   leave();
   page.watch = new Watch(() => look({ datastore, name }), draw);
   page.watch.now();
+  chart.showPath(pathOf({ datastore, name }, "/latency?"));
+  chart.refresh(draw);
+}
+
+export function after(main, live, draw) {
+  chart.after(main, live, draw);
 }
 
 export function leave() {
@@ -27,7 +34,9 @@ export function leave() {
 // A VM that is gone may have snapshots: then there is a page, and a way back.
 async function look(at) {
   try {
-    return await get(pathOf(at));
+    const [vm, activity] = await Promise.all([get(pathOf(at)), get("/v1/activity?by=disk")]);
+    const isOurs = (row) => row.datastore === at.datastore && row.vm === at.name;
+    return { ...vm, disks: activity.rows.filter(isOurs) };
   } catch (problem) {
     if (problem.code !== NO_SUCH_VM) throw problem;
     return { ...at, files: null, snapshots: await get(pathOf(at, "/snapshots")), schedule: undefined };
@@ -44,7 +53,7 @@ export function view(live, draw) {
     title(name, may && vm ? tools(vm, again) : null),
     troubleOf(page.watch),
     h("div", { class: "grid" },
-      vm ? [facts(vm), protection(vm, may, again), snapshots(vm, may, again), files(vm, may, again)] : trouble ? null : card("", null, h("p", { class: "quiet" }, "Asking"))),
+      vm ? [performance(vm), latency(vm, live, draw), facts(vm), protection(vm, may, again), snapshots(vm, may, again), files(vm, may, again)] : trouble ? null : card("", null, h("p", { class: "quiet" }, "Asking"))),
   ];
 }
 
@@ -54,6 +63,42 @@ function tools(vm, again) {
     h("button", { class: "main", onclick: () => changes.snapshotDialog(vm, again) }, "Take a snapshot"),
     h("button", { onclick: () => changes.cloneDialog(vm, null) }, "Clone"),
     h("button", { onclick: () => changes.renameDialog(vm) }, "Rename"));
+}
+
+const stat = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+const inMs = (value) => (known(value) ? `${ms(value)} ms` : "-");
+
+function performance(vm) {
+  if (!vm.files) return null;
+  const { now } = vm;
+  if (!known(now)) return card("", "Performance", h("p", { class: "quiet" }, "Not known yet: nothing has been measured since the start."));
+  const { latency_ms: latency } = now;
+  return card("", now.slow_part ? `Performance: most of the time goes to ${now.slow_part}` : "Performance",
+    h("dl", { class: "stats" },
+      stat("Reads/s", count(now.reads_per_second)), stat("Writes/s", count(now.writes_per_second)), stat("Others/s", count(now.others_per_second)),
+      stat("Throughput", `${bytes(now.bytes_per_second)}/s`), stat("Latency, mean", inMs(latency.total)),
+      stat("p50", inMs(latency.p50)), stat("p95", inMs(latency.p95)), stat("p99", inMs(latency.p99))),
+    vm.disks.length ? disks(vm) : null);
+}
+
+function disks(vm) {
+  const columns = [["Disk"], ["Operations/s", "right"], ["Latency, ms", "right"], ["p99, ms", "right"], ["Slow part"], ["Share of the work", "right"]];
+  const one = (disk) => h("tr", {},
+    h("th", { scope: "row", class: "path" }, h("code", {}, disk.disk)),
+    h("td", { "data-label": "Operations/s", class: "right" }, count(disk.reads_per_second + disk.writes_per_second + disk.others_per_second)),
+    h("td", { "data-label": "Latency, ms", class: "right" }, ms(disk.latency_ms.total)),
+    h("td", { "data-label": "p99, ms", class: "right" }, ms(disk.latency_ms.p99)),
+    h("td", { "data-label": "Slow part" }, disk.slow_part || "-"),
+    h("td", { "data-label": "Share of the work", class: "right" }, `${disk.share_percent.toFixed(0)} %`));
+  return h("div", { class: "scroll" }, h("table", { class: "cards", "aria-label": `Disks of ${vm.name} that do something` },
+    h("thead", {}, h("tr", {}, columns.map(([name, look]) => h("th", { scope: "col", class: look }, name)))),
+    h("tbody", {}, vm.disks.map(one))));
+}
+
+function latency(vm, live, draw) {
+  if (!vm.files) return null;
+  chart.refresh(draw);
+  return card("", null, chart.view(live, draw));
 }
 
 const row = (name, value) => [h("dt", {}, name), h("dd", {}, value)];

@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { h } from "../dom.js";
-import { ago, bytes, count, known } from "../format.js";
+import { ago, bytes, count, known, ms } from "../format.js";
 import { Watch } from "../watch.js";
 import { card, title } from "./parts.js";
 import * as one from "./vm.js";
@@ -12,6 +12,7 @@ import { key, pageOf, scheduleWords, sizeOf, troubleOf, usedOf } from "./vm_part
 // More rows than anybody reads; the filter finds the rest.
 const ROWS_MAX = 500;
 
+const opsOf = (now) => now.reads_per_second + now.writes_per_second + now.others_per_second;
 const newest = (vm) => vm.snapshots.at(-1) || null;
 const newestAt = (vm) => (newest(vm) ? Date.parse(newest(vm).created_at) : null);
 
@@ -20,6 +21,9 @@ const COLUMNS = [
   { id: "datastore", name: "Datastore", by: (vm) => vm.datastore, cell: (vm) => vm.datastore },
   { id: "files", name: "Files", by: (vm) => vm.files.length, look: "right", cell: (vm) => count(vm.files.length) },
   { id: "size", name: "Size", by: sizeOf, look: "right nowrap", cell: (vm) => bytes(sizeOf(vm)) },
+  { id: "ops", name: "Ops/s", by: (vm) => (vm.now ? opsOf(vm.now) : null), look: "right", cell: (vm) => (vm.now ? count(opsOf(vm.now)) : "-") },
+  { id: "latency", name: "Latency, ms", by: (vm) => (vm.now ? vm.now.latency_ms.total : null), look: "right", cell: (vm) => (vm.now ? ms(vm.now.latency_ms.total) : "-") },
+  { id: "slow", name: "Slow part", by: (vm) => (vm.now ? vm.now.slow_part : null), cell: (vm) => (vm.now && vm.now.slow_part) || "-" },
   { id: "used", name: "Used", by: usedOf, look: "right nowrap", cell: (vm) => bytes(usedOf(vm)) },
   { id: "snapshots", name: "Snapshots", by: (vm) => vm.snapshots.length, look: "right", cell: (vm) => count(vm.snapshots.length) },
   { id: "newest", name: "Newest", by: newestAt, look: "nowrap", cell: newestCell },
@@ -43,6 +47,10 @@ export function enter(rest, draw) {
   page.watch = new Watch(() => get("/v1/vms"), draw);
   page.watch.data = before;
   page.watch.now();
+}
+
+export function after(main, live, draw) {
+  if (live.rest.length > 1) one.after(main, live, draw);
 }
 
 export function leave() {

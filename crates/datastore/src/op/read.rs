@@ -1,5 +1,6 @@
 //! READ (RFC 1813 3.3.6).
 
+use base::meter::Kind;
 use engine::store::{Piece, Store};
 use smallvec::SmallVec;
 
@@ -30,6 +31,8 @@ impl<S: Store> Filesystem<S> {
         len_bytes: usize,
     ) -> Result<ReadDone, Refused<Option<Attr>>> {
         let bare = |why| Refused { why, wcc: None };
+        let len_bytes = len_bytes.min(READ_BYTES_MAX);
+        let _work = self.begin((file.datastore(), file.file()), Kind::Read, len_bytes).await;
         let Admitted { rights, inode, .. } = self.admit(caller, file).await.map_err(bare)?;
         let id = file.file();
         let why = match inode.kind {
@@ -42,13 +45,14 @@ impl<S: Store> Filesystem<S> {
             return Err(Refused { why, wcc: self.attr_now(id).await.ok().flatten() });
         }
 
-        let out = match self.store.read(id, offset_bytes, len_bytes.min(READ_BYTES_MAX)).await {
+        let out = match self.store.read(id, offset_bytes, len_bytes).await {
             Ok(out) => out,
             Err(why) => return Err(Refused { why: why.into(), wcc: self.attr_now(id).await.ok().flatten() }),
         };
         let settled = self.is_settled(id, &inode).await.unwrap_or(false);
         let attr = settled.then(|| self.attr(id, &inode, Some(&out.head)));
         let len_bytes = out.pieces.iter().map(piece_bytes).sum();
+        self.moves(len_bytes as u64);
         let eof = offset_bytes.saturating_add(len_bytes as u64) >= out.head.size_bytes;
         Ok(ReadDone { pieces: out.pieces, len_bytes, eof, attr })
     }

@@ -1,5 +1,6 @@
 //! WRITE (RFC 1813 3.3.7). Every write is stable (`FILE_SYNC`) when it is answered.
 
+use base::meter::Kind;
 use base::{Buf, FileId, WallNanos};
 use engine::store::{Store, StoreRefusal, Wrote};
 
@@ -56,6 +57,8 @@ impl<S: Store> Filesystem<S> {
     ) -> Result<Written, Refused<Wcc>> {
         let bare = |why| Refused { why, wcc: Wcc::default() };
         let id = file.file();
+        self.moves(len_bytes as u64);
+        let _work = self.begin((file.datastore(), id), Kind::Write, len_bytes).await;
         let mut pass = self.gates.enter(id, Mode::Shared).await;
         let mut admitted = self.admit(caller, file).await.map_err(bare)?;
         if admitted.inode.mode & SET_ID_BITS != 0 && !admitted.rights.is_root() {

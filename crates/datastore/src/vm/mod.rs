@@ -6,6 +6,8 @@
 //! A snapshot is kept by file, with the path it had, so it outlives renames and removals.
 
 mod clone;
+mod limits;
+mod owners;
 pub mod recognise;
 mod schedule;
 mod single;
@@ -17,6 +19,8 @@ use base::{FileId, WallNanos};
 use engine::store::{Change, Extent, Store};
 
 pub use clone::Cloned;
+pub(crate) use owners::Owners;
+pub use owners::{Owned, VmName};
 pub use recognise::FileRole;
 pub use schedule::VmSchedule;
 pub use single::{CloneSource, FileSnapshot};
@@ -157,6 +161,7 @@ impl<S: Store> Filesystem<S> {
             batch.push(Change::Put { table: VMS, key: key_renamed(store.id, key), value: new.as_bytes().to_vec() });
         }
         self.move_schedule(&mut batch, store.id, (name, new)).await?;
+        self.move_limits(&mut batch, store.id, (name, new)).await?;
         let assigned = self.assignments().await?;
         for file in vm.files.iter().filter(|file| assigned.contains_key(&file.file)) {
             batch.push(Change::Put { table: VMS, key: key_assigned(file.file), value: new.as_bytes().to_vec() });
@@ -189,28 +194,36 @@ impl<S: Store> Filesystem<S> {
     }
 
     async fn vms_of(&self, datastore: &Datastore) -> Result<Vec<Vm>, Refusal> {
-        let seen = self.regular_files(datastore.root).await?;
-        let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
-        let keys = recognise::recognise(&paths);
-        let (assigned, renamed) = (self.assignments().await?, self.other_names(datastore.id).await?);
         let mut vms: BTreeMap<String, Vec<VmFile>> = BTreeMap::new();
-        for (turn, (seen, key)) in seen.iter().zip(keys).enumerate() {
+        for (turn, (seen, name)) in self.files_of_vms(datastore).await?.into_iter().enumerate() {
             if turn % FILES_PER_TURN == FILES_PER_TURN - 1 {
                 self.world.yield_now().await;
             }
-            let by_path = key.map(|key| renamed.get(key).cloned().unwrap_or(key.to_owned()));
-            let Some(name) = assigned.get(&seen.file).cloned().or(by_path) else { continue };
             let Some(head) = self.store.head(seen.file).await? else { continue };
             vms.entry(name).or_default().push(VmFile {
                 file: seen.file,
-                path: seen.path.clone(),
                 role: recognise::role_of(seen.path.rsplit('/').next().unwrap_or_default()),
+                path: seen.path,
                 size_bytes: head.size_bytes,
                 used_bytes: head.used_bytes,
             });
         }
         let named = |(name, files)| Vm { datastore: datastore.name.clone(), name, files };
         Ok(vms.into_iter().map(named).collect())
+    }
+
+    /// The files of a datastore that belong to a VM, by path, with its name.
+    async fn files_of_vms(&self, datastore: &Datastore) -> Result<Vec<(Seen, String)>, Refusal> {
+        let seen = self.regular_files(datastore.root).await?;
+        let (assigned, renamed) = (self.assignments().await?, self.other_names(datastore.id).await?);
+        let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
+        let by_path = |key: &str| renamed.get(key).cloned().unwrap_or(key.to_owned());
+        let names: Vec<Option<String>> = recognise::recognise(&paths)
+            .into_iter()
+            .zip(&seen)
+            .map(|(key, seen)| assigned.get(&seen.file).cloned().or(key.map(by_path)))
+            .collect();
+        Ok(seen.into_iter().zip(names).filter_map(|(seen, name)| Some((seen, name?))).collect())
     }
 
     async fn assignments(&self) -> Result<BTreeMap<FileId, String>, Refusal> {

@@ -81,12 +81,12 @@ impl<S: Store> Filesystem<S> {
         Ok(())
     }
 
-    /// The datastore is deleted, and with it the names and schedules of its VMs.
+    /// The datastore is deleted, and with it the names, schedules and limits of its VMs.
     pub(crate) async fn drop_vm_rows_in(&self, datastore: DatastoreId) -> Result<(), Refusal> {
         let mut batch = Batch::default();
         for (key, _) in all_rows(&*self.store, VMS).await? {
             let own = key.get(1..5) == Some(&datastore.0.to_be_bytes()[..]);
-            if own && matches!(key.first(), Some(1 | 3)) {
+            if own && matches!(key.first(), Some(1 | 3 | 4)) {
                 batch.push(Change::Delete { table: VMS, key });
             }
         }
