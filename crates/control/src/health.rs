@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{self, Code, Severity};
+use crate::integrity::LastCheck;
 use crate::pool::{Drive, DriveState, Journal, JournalKind, Pool, PoolState};
 use crate::replication::{PairState, Replication};
 use crate::text;
@@ -213,6 +214,9 @@ fn check_pair(pair: &Replication, checks: &mut Checks) {
         let why = reach.why_not.clone().unwrap_or_else(|| "no reason known".to_owned());
         checks.check(&reach.address, (!reach.answers).then_some((code, why)));
     }
+    let last = pair.last_check.as_ref();
+    checks.check(&pair.pool, LastCheck::difference(last).map(|found| (&codes::SITES_DIFFER, found)));
+    checks.check(&pair.pool, LastCheck::trouble(last).map(|why| (&codes::NOT_CHECKED, why)));
 }
 
 fn check_journal(journal: &Journal, checks: &mut Checks) {

@@ -170,6 +170,59 @@ impl InjectedFault {
     }
 }
 
+/// Body of `POST /v1/pools/{name}/faults/flip`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FlipOrder {
+    /// Id of the file; the largest one unless said.
+    #[serde(default)]
+    pub file: Option<u64>,
+    /// Which byte of it.
+    pub offset_bytes: u64,
+}
+
+impl FlipOrder {
+    /// What it would do to `pool`.
+    #[must_use]
+    pub fn plan(&self, pool: &str) -> Plan {
+        let which = self.file.map_or_else(|| "the largest file".to_owned(), |file| format!("file {file}"));
+        let what = format!("flip a bit of byte {} of {which} in {pool}, at this site only", self.offset_bytes);
+        Plan::would(what).confirmed_by(pool)
+    }
+}
+
+/// A byte that was flipped at one of two sites.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FlippedByte {
+    /// The pool.
+    pub pool: String,
+    /// Id of the file, the same at both sites.
+    pub file: u64,
+    /// Which byte of it.
+    pub offset_bytes: u64,
+    /// Number of its block of 8 KiB.
+    pub block: u64,
+    /// What it was.
+    pub was: u8,
+    /// What it is.
+    pub is: u8,
+}
+
+impl Document for FlippedByte {
+    const SCHEMA: &'static str = "vmhold.pool.flipped/v1";
+}
+
+impl FlippedByte {
+    /// The text.
+    #[must_use]
+    pub fn human(&self) -> String {
+        format!(
+            "byte {} of file {} (block {}) is {:#04x} here now and was {:#04x}; the other site was told nothing\n\
+             found by, at the primary: vmhold replication verify {} --wait\n",
+            self.offset_bytes, self.file, self.block, self.is, self.was, self.pool
+        )
+    }
+}
+
 /// Faults of a pool: those that are on, and those whose damage no scrub has seen yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 
 use crate::extract::{Named, Sent, confirmed};
 use crate::guard::DryRun;
-use crate::inject::{FaultList, FaultOrder, InjectedFault};
+use crate::inject::{FaultList, FaultOrder, FlipOrder, FlippedByte, InjectedFault};
 use crate::plan::Plan;
 use crate::route::Route;
 use crate::server::{Reply, Shared, envelope, known_pool};
@@ -22,6 +22,15 @@ pub(crate) fn routes() -> Vec<Route> {
         )
         .takes::<FaultOrder>()
         .answers::<InjectedFault>()
+        .plans()
+        .confirms(),
+        Route::post(
+            "/v1/pools/{name}/faults/flip",
+            "Flips a bit at one of two sites, in a lab pool; Confirm names the pool.",
+            flip,
+        )
+        .takes::<FlipOrder>()
+        .answers::<FlippedByte>()
         .plans()
         .confirms(),
         Route::post("/v1/pools/{name}/faults/stop", "Ends every fault on purpose now.", stop)
@@ -51,6 +60,23 @@ async fn inject(
     }
     confirmed(&headers, &name, &plan.would[0])?;
     Ok(envelope(None, api.backend().inject(order).await?))
+}
+
+async fn flip(
+    State(api): Shared,
+    Named(name): Named,
+    Extension(DryRun(dry_run)): Extension<DryRun>,
+    headers: HeaderMap,
+    Sent(order): Sent<FlipOrder>,
+) -> Reply {
+    known_pool(&api, &name).await?;
+    let plan = order.plan(&name);
+    api.backend().could_flip().await?;
+    if dry_run {
+        return Ok(envelope(None, plan));
+    }
+    confirmed(&headers, &name, &plan.would[0])?;
+    Ok(envelope(None, api.backend().flip(order).await?))
 }
 
 async fn stop(State(api): Shared, Named(name): Named, Extension(DryRun(dry_run)): Extension<DryRun>) -> Reply {

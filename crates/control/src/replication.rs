@@ -1,9 +1,11 @@
 //! Two sites that hold the same: how they stand, and what can be asked of them. Documents and texts.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Document;
+use crate::integrity::LastCheck;
 use crate::text;
 
 /// What a site is by the record at the witness.
@@ -100,6 +102,9 @@ pub struct Replication {
     /// What [`not_ready`](Replication::not_ready) says, for those who read the document only.
     #[serde(default)]
     pub failover_waits_for: Vec<String>,
+    /// What the last integrity check came to, as far as this site knows.
+    #[serde(default)]
+    pub last_check: Option<LastCheck>,
 }
 
 impl Replication {
@@ -166,6 +171,8 @@ impl Replication {
         if let Some(osn) = self.may_lack_after {
             out.push_str(&format!("  this copy may lack what was acknowledged after operation {osn}\n"));
         }
+        let checked = LastCheck::human(self.last_check.as_ref(), Timestamp::now());
+        out.push_str(&format!("  integrity check     {checked}\n"));
         out
     }
 }
@@ -270,6 +277,7 @@ pub mod samples {
             witness: reach("10.0.0.3:7440"),
             may_lack_after: None,
             failover_waits_for: Vec::new(),
+            last_check: None,
         }
     }
 }
@@ -310,7 +318,8 @@ mod tests {
              this site   site-a         PRIMARY, serves\n  \
              other site  10.0.0.2:7441  reached\n  \
              witness     10.0.0.3:7440  reached\n  \
-             automatic failover  READY\n"
+             automatic failover  READY\n  \
+             integrity check     never checked\n"
         );
         assert!(ReplicationList(Vec::new()).human().contains("nothing here is replicated"));
     }

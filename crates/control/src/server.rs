@@ -42,7 +42,8 @@ use crate::feed::{Feed, Snapshot, watch_for_ever};
 use crate::guard::{DryRun, Rule, guard};
 use crate::health::Health;
 use crate::history::{History, HistoryBook};
-use crate::inject::{FaultOrder, InjectedFault};
+use crate::inject::{FaultOrder, FlipOrder, FlippedByte, InjectedFault};
+use crate::integrity::{IntegrityOrder, KeptEvidence, LastIntegrityCheck};
 use crate::jobs::{Job, JobBook, JobList, Wish};
 use crate::listener::{Peer, TlsListener};
 use crate::metrics;
@@ -60,7 +61,8 @@ use crate::upkeep::{DriveTaken, ScrubAction, ScrubOrder, ScrubReport};
 use crate::vm::{Vm, VmAssignment, VmChanged, VmDifference, VmLimits, VmScheduleOrder, VmSnapshot};
 use crate::vm_file::{FileClone, FileSnapshot};
 use crate::{
-    activity_routes, drive_routes, inject_routes, openapi, people, replication_routes, stream, ui, vm_file, vm_routes,
+    activity_routes, drive_routes, inject_routes, integrity_routes, openapi, people, replication_routes, stream, ui,
+    vm_file, vm_routes,
 };
 
 /// What a backend gives back, in its own time.
@@ -82,6 +84,18 @@ pub trait ControlBackend: Send + Sync {
     fn order_replication(&self, action: ReplicationAction) -> Answer<'_, Replication>;
     /// Makes another site the secondary of the pair, in place of one that is lost.
     fn replace_peer(&self, replacement: SiteReplacement) -> Answer<'_, SiteReplaced>;
+    /// Whether a byte could be flipped at this site.
+    fn could_flip(&self) -> Answer<'_, ()>;
+    /// Flips it.
+    fn flip(&self, order: FlipOrder) -> Answer<'_, FlippedByte>;
+    /// The last integrity check that this site knows of, and the one at work.
+    fn last_check(&self) -> Answer<'_, LastIntegrityCheck>;
+    /// Whether one could begin now.
+    fn could_check(&self) -> Answer<'_, ()>;
+    /// Begins one, as a job.
+    fn begin_check(&self, order: IntegrityOrder) -> Answer<'_, LastIntegrityCheck>;
+    /// What is kept of files that differed; or what was, if it is let go of.
+    fn evidence(&self, forget: bool) -> Answer<'_, KeptEvidence>;
     /// The scrub of the pool.
     fn scrub(&self) -> Answer<'_, ScrubReport>;
     /// Starts, pauses or resumes it.
@@ -321,6 +335,7 @@ pub fn table() -> Vec<Route> {
     routes.extend(changes());
     routes.extend(inject_routes::routes());
     routes.extend(replication_routes::routes());
+    routes.extend(integrity_routes::routes());
     routes.extend(drive_routes::routes());
     routes.extend(vm_routes::routes());
     routes.extend(activity_routes::routes());

@@ -105,7 +105,7 @@ impl Engine {
 
     /// Runs what moves data as a task of its own: blocks it has taken and the stripe it is
     /// filling must not be dropped half way.
-    async fn to_its_end(
+    pub(crate) async fn to_its_end(
         &self,
         name: &'static str,
         work: impl AsyncFnOnce(Rc<Inner>) -> Result<(), StoreRefusal> + 'static,
@@ -576,7 +576,7 @@ impl Inner {
     }
 
     /// Cleans while few stripes are free. What is cleaned is free after a checkpoint.
-    async fn make_room(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
+    pub(crate) async fn make_room(&self, mover: &mut Mover) -> Result<(), StoreRefusal> {
         let low = self.stripes_kept_from_intake() * 2;
         let mut before = None;
         for _ in 0..64 {

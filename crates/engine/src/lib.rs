@@ -62,6 +62,7 @@ mod staged;
 mod state;
 pub mod store;
 mod stripes;
+mod sums;
 mod tree;
 mod usage;
 
@@ -78,3 +79,4 @@ pub use record::{decode_changes, encode_changes};
 pub use salvage::{Salvage, SalvageReport, SalvagedFile};
 pub use scrub::{Scrub, ScrubPass, ScrubPolicy, ScrubStatus};
 pub use store::Store;
+pub use sums::Term;

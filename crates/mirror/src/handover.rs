@@ -22,7 +22,7 @@ impl Mirror {
     /// An administrator wants the other site to be primary.
     pub(crate) fn want_hand_over(&mut self) {
         let may = self.is_primary() && self.is_together() && self.known().is_some_and(|known| known.in_sync);
-        if !may {
+        if !may || self.kept.differs || self.is_draining_for_check() {
             return self.actions.push(Action::NotAsked(AskKind::HandOver));
         }
         self.hands_over = self.hands_over.or(Some(self.now));

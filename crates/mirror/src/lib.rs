@@ -29,6 +29,7 @@
 //! | `link` | the sites meet: greeting, report, recovery |
 //! | `patience` | what time decides |
 //! | `resync` | what clients may do while the other site is made equal |
+//! | [`check`] | the point at which both sites can be compared |
 //! | `handover` | the planned change of primary |
 //! | [`issuer`] | OSNs: strictly rising, over restarts and changes of primary |
 //! | [`locks`] | which operations may be under way at the same time |
@@ -43,6 +44,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod check;
 pub mod flights;
 mod handover;
 pub mod issuer;

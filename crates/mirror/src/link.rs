@@ -127,6 +127,7 @@ impl Mirror {
         self.checks.clear();
         self.lends.clear();
         self.set_level(Level::No);
+        self.end_check();
     }
 
     pub(crate) fn phase(&self) -> Option<&Phase> {

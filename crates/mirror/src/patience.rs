@@ -35,6 +35,7 @@ impl Mirror {
         self.watch_apart();
         self.watch_resync();
         self.watch_hand_over();
+        self.watch_check();
         self.settle_idle_map();
         self.actions.push(Action::WakeAt(self.now + self.config.beat));
     }
@@ -95,7 +96,8 @@ impl Mirror {
     fn wants_to_go_alone(&self) -> bool {
         let apart = self.apart_since.is_some_and(|since| self.now.since(since) >= self.config.out_of_sync_delay);
         let stuck = self.is_hand_over_stuck();
-        self.is_primary() && self.is_in_sync() && (apart || stuck || self.kept.paused && self.level == Level::No)
+        let paused = self.kept.paused && self.level == Level::No;
+        self.is_primary() && self.is_in_sync() && (apart || stuck || paused || self.kept.differs)
     }
 
     fn wants_to_take_over(&self) -> bool {

@@ -79,6 +79,8 @@ pub enum Record {
     Snapshot(Osn),
     /// Replication is paused, or goes on, by an administrator.
     Paused(bool),
+    /// A check has found that the sites differ: this one goes on alone, and the other is compared whole.
+    Differs,
 }
 
 /// What the records say.
@@ -98,6 +100,8 @@ pub struct Kept {
     pub snapshot: Option<Osn>,
     /// Replication is paused.
     pub paused: bool,
+    /// The record says in sync, and a check has found that it is not so.
+    pub differs: bool,
 }
 
 impl Kept {
@@ -134,12 +138,15 @@ impl Kept {
                 // Whoever is in sync holds nothing of its own.
                 if memory.known.is_some_and(|known| known.in_sync) {
                     self.snapshot = None;
+                } else {
+                    self.differs = false;
                 }
             }
             Record::Mark(mark) => self.mark = *mark,
             // A second outage before the first was made good counts from the first.
             Record::Snapshot(at) => self.snapshot = self.snapshot.or(Some(*at)),
             Record::Paused(paused) => self.paused = *paused,
+            Record::Differs => self.differs = self.memory.known.is_some_and(|known| known.in_sync),
         }
     }
 

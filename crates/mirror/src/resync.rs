@@ -46,6 +46,13 @@ pub(crate) struct Holds {
     names: BTreeMap<Ticket, u64>,
 }
 
+impl Queries {
+    pub(crate) fn is_sent(&mut self, osn: Osn, (query, bytes): (u64, u64)) {
+        self.sent.insert(osn, (query, bytes));
+        self.sent_bytes += bytes;
+    }
+}
+
 impl Mirror {
     /// Whether writes to a file go to both while files are compared.
     pub(crate) fn is_reached(&self, file: FileId) -> bool {
@@ -119,12 +126,17 @@ impl Mirror {
         if level != Level::No || was == Level::No {
             return;
         }
-        self.queries = Queries { paid_at: self.queries.paid_at, ..Queries::default() };
+        self.forget_queries();
         let held: Vec<Ticket> = std::mem::take(&mut self.holds).names.into_keys().collect();
         held.into_iter().for_each(|ticket| self.release(ticket));
         if was != Level::Equal {
             self.actions.push(Action::EndResync(self.level_number));
         }
+    }
+
+    /// Nobody waits for answers any more.
+    pub(crate) fn forget_queries(&mut self) {
+        self.queries = Queries { paid_at: self.queries.paid_at, ..Queries::default() };
     }
 
     fn is_resync(&self, number: u64) -> bool {
@@ -175,7 +187,7 @@ impl Mirror {
     }
 
     pub(crate) fn query(&mut self, number: u64, query: u64, body: Buf) {
-        if self.is_resync(number) {
+        if self.is_resync(number) || self.is_check(number) {
             self.queries.waiting.push_back((query, body));
         }
     }
@@ -194,8 +206,7 @@ impl Mirror {
             }
             let Some(osn) = self.issuer.as_mut().and_then(crate::issuer::Issuer::take) else { return };
             let Some((query, body)) = self.queries.waiting.pop_front() else { return };
-            self.queries.sent.insert(osn, (query, bytes));
-            self.queries.sent_bytes += bytes;
+            self.queries.is_sent(osn, (query, bytes));
             let takes = bytes.saturating_mul(1_000_000_000) / pace.per_second_bytes.max(PACE_MIN);
             self.queries.paid_at = self.queries.paid_at.max(self.now) + Duration::from_nanos(takes);
             self.send(Message::Query { osn, body });

@@ -18,7 +18,7 @@
 //! | `Alone` | the record says not in sync, the snapshot of that moment is stable | everything |
 //! | `Writes` | the same, and the rows of a resync's rest are sent | no change that is not a write |
 //! | `Catches` | the same, and a resync has come to the files | everything; changes, and writes to files that it has reached, as in `Both` |
-//! | `Reads` | in sync and leased, but apart; or at the end of a resync | reads; writes wait |
+//! | `Reads` | in sync and leased, but apart; at the end of a resync; or until the point of a check | reads; writes wait |
 //! | `Hold` | anything else | nothing |
 //!
 //! Writes that wait hold their locks, so a read never sees what the other site may lack (I3).
@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use base::{Epoch, FileId, Nanos, Osn, SiteId};
 use witness::{Ask, AskKind, Asked, Seat, Stance, Standing};
 
+use crate::check::Check;
 use crate::issuer::Issuer;
 use crate::link::{Link, Phase};
 use crate::locks::{Locks, Ticket};
@@ -154,6 +155,7 @@ pub struct Mirror {
     pub(crate) resync_not_before: Nanos,
     pub(crate) queries: Queries,
     pub(crate) holds: Holds,
+    pub(crate) check: Check,
     // the witness
     pub(crate) question: Option<Asking>,
     pub(crate) held_back: Option<Ask>,
@@ -210,6 +212,7 @@ impl Mirror {
             resync_not_before: now,
             queries: Queries::default(),
             holds: Holds::default(),
+            check: Check::No,
             question: None,
             held_back: None,
             question_number: 0,
@@ -243,6 +246,9 @@ impl Mirror {
             Input::Hold(number, hold, wants) => self.hold(number, hold, wants),
             Input::Release(hold) => self.release_hold(hold),
             Input::Levelled(number) => self.levelled(number),
+            Input::Check(point) => self.want_check(point),
+            Input::CheckedAll(number) => self.checked_all(number),
+            Input::Differs => self.differs(),
             Input::Command(command) => self.command(command),
         }
         self.settle();
@@ -259,6 +265,7 @@ impl Mirror {
         self.keep_mark();
         self.start();
         self.finish();
+        self.go_on_checking();
         self.go_on_resyncing();
         self.advance_low_water();
     }
@@ -352,12 +359,15 @@ impl Mirror {
             (Stance::Serves { alone: true }, Level::No | Level::Rows) => Mode::Alone,
             (Stance::Serves { alone: true }, Level::Halts(_) | Level::Rest(_)) => Mode::Writes,
             (Stance::Serves { alone: true }, Level::Files { .. }) => Mode::Catches,
-            (Stance::Serves { alone: false }, Level::No) if self.is_together() && self.hands_over.is_none() => {
-                Mode::Both
-            }
+            (Stance::Serves { alone: false }, Level::No) if self.is_together() && !self.is_draining() => Mode::Both,
             (Stance::Serves { .. }, _) if self.trusted => Mode::Reads,
             _ => Mode::Hold,
         }
+    }
+
+    /// Whether nothing new is started, so that what is under way comes to its end.
+    fn is_draining(&self) -> bool {
+        self.hands_over.is_some() || self.is_draining_for_check()
     }
 
     /// Whether what is stable here may be acknowledged.
@@ -415,6 +425,7 @@ impl Mirror {
             self.actions.push(Action::Answer(op, Answer::Gone));
         }
         self.set_level(Level::No);
+        self.end_check();
         self.locks = Locks::default();
         self.by_ticket.clear();
         self.by_osn.clear();

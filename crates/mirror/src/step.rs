@@ -224,8 +224,8 @@ pub enum Input {
     Answered(u64, Verdict),
     /// The resync of this number has come so far.
     Resync(u64, Progress),
-    /// The resync of this number asks the other site something, numbered by whoever asks. It is
-    /// answered by [`Action::Told`], or the resync ends.
+    /// The resync or check of this number asks the other site something, numbered by whoever asks. It is
+    /// answered by [`Action::Told`], or the resync or check ends.
     Query(u64, u64, Buf),
     /// What this site says to [`Action::Asked`], by link and number.
     Reply(u64, Osn, Buf),
@@ -235,6 +235,13 @@ pub enum Input {
     Release(u64),
     /// Both sites hold the same, and did nothing else since [`Action::Level`] of this number.
     Levelled(u64),
+    /// Whoever compares the sites wants the point for it, of which the other site is told this. Answered by
+    /// [`Action::Point`] or [`Action::NoCheck`].
+    Check(Buf),
+    /// The check of this number is over.
+    CheckedAll(u64),
+    /// A check has found that the sites differ.
+    Differs,
     /// An administrator wants something.
     Command(Command),
 }
@@ -286,6 +293,20 @@ pub enum Action {
     /// The resync of this number is given up; what it held is free. Nothing more of it reaches the
     /// other site after this action was carried out.
     EndResync(u64),
+    /// The point of a check: both sites have done the same. Note what is there before anything that is appended
+    /// after this action. Questions are asked by [`Input::Query`].
+    Point {
+        /// The check.
+        number: u64,
+        /// Both have done the operations through this one.
+        osn: Osn,
+        /// How much is in flight all the same: nothing.
+        in_flight: usize,
+    },
+    /// There is no point to be had now.
+    NoCheck,
+    /// The check of this number ends without a finding.
+    EndCheck(u64),
     /// A command was not passed on to the witness: it lost its memory, or this site is not in
     /// the office that the command is for.
     NotAsked(AskKind),

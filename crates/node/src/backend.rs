@@ -9,7 +9,8 @@ use control::activity::Measured;
 use control::check::{CheckpointReport, Damage, DamageKind, FsckReport, ResilverReport, ResilveredLeg};
 use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::expansion::{ExpandOrder, PoolExpanded};
-use control::inject::{FaultOrder, InjectedFault};
+use control::inject::{FaultOrder, FlipOrder, FlippedByte, InjectedFault};
+use control::integrity::{IntegrityOrder, KeptEvidence, LastIntegrityCheck};
 use control::jobs::{JobState, NewJob};
 use control::replacement::{SiteReplaced, SiteReplacement};
 use control::replication::{Replication, ReplicationAction};
@@ -110,6 +111,30 @@ impl ControlBackend for Backend {
 
     fn replace_peer(&self, replacement: SiteReplacement) -> Answer<'_, SiteReplaced> {
         self.ask(move |shard| Box::pin(async move { shard.replace_peer(replacement).await }))
+    }
+
+    fn could_flip(&self) -> Answer<'_, ()> {
+        self.ask(|shard| Box::pin(async move { shard.could_flip() }))
+    }
+
+    fn flip(&self, order: FlipOrder) -> Answer<'_, FlippedByte> {
+        self.ask(move |shard| Box::pin(async move { shard.flip(order).await }))
+    }
+
+    fn last_check(&self) -> Answer<'_, LastIntegrityCheck> {
+        self.ask(|shard| Box::pin(async move { shard.last_check() }))
+    }
+
+    fn could_check(&self) -> Answer<'_, ()> {
+        self.ask(|shard| Box::pin(async move { shard.could_check() }))
+    }
+
+    fn begin_check(&self, order: IntegrityOrder) -> Answer<'_, LastIntegrityCheck> {
+        self.ask(move |shard| Box::pin(async move { shard.begin_check(order) }))
+    }
+
+    fn evidence(&self, forget: bool) -> Answer<'_, KeptEvidence> {
+        self.ask(move |shard| Box::pin(async move { shard.evidence(forget).await }))
     }
 
     fn scrub(&self) -> Answer<'_, ScrubReport> {

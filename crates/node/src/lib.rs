@@ -54,7 +54,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 pub use config::{DEFAULT_STATE, IoConfig, StoreConfig};
-pub use pair::{Founding, Introduction, PairConfig, PairInvitation, enable, found, join};
+pub use pair::{Founding, Introduction, PairConfig, PairInvitation, enable, found, join, verify_receipt};
 pub use ready::Ready;
 pub use records::{LOCAL_TOKEN, state_files};
 pub use world_real::{create_sparse_file, create_zeroed_file};

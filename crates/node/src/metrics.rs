@@ -86,6 +86,7 @@ pub(crate) fn page(shard: &Shard) -> String {
     }
     queues(&mut out, shard);
     crate::upkeep::metrics(shard, &mut out);
+    crate::pair::checks::metrics(shard, &mut out);
     out
 }
 

@@ -15,6 +15,7 @@ use crate::config::StoreConfig;
 use crate::events::log_until_stopped;
 use crate::front::{Addresses, Front};
 use crate::pair::Site;
+use crate::pair::checks::keep_checking;
 use crate::pool::{self, Media};
 use crate::progress::Progress;
 use crate::ready::Ready;
@@ -113,6 +114,7 @@ impl Shard {
         tokio::task::spawn_local(sample_for_ever(shard.clone()));
         tokio::task::spawn_local(keep_schedules(shard.clone()));
         tokio::task::spawn_local(know_owners(shard.clone()));
+        tokio::task::spawn_local(keep_checking(shard.clone()));
         Ok(shard)
     }
 

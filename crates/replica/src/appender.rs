@@ -14,6 +14,8 @@ use engine::{Label, Store, decode_changes};
 use mirror::{Form, Input, Record, Span};
 use tokio::sync::oneshot;
 
+use crate::check::STAND_INS;
+use crate::check::marker::{self, Keep, Point, drop_stand_ins, preserve};
 use crate::replica::Inner;
 use crate::resync::base_of;
 
@@ -42,6 +44,15 @@ impl Pending {
     }
 }
 
+/// What is done in one order.
+pub(crate) enum Work {
+    Record(u64, Record),
+    /// A check's point.
+    Point(Point),
+    /// Files as they were at the point are kept.
+    Keep(Keep),
+}
+
 /// One record of the engine.
 enum Part {
     Rows(Option<Osn>, Vec<Put>),
@@ -52,25 +63,42 @@ enum Part {
 pub(crate) async fn append_all(site: Rc<Inner>) {
     loop {
         let next = site.queue.borrow_mut().pop_front();
-        let Some((ticket, record)) = next else {
-            match drop_some_local(&site).await {
-                Ok(true) => {}
-                Ok(false) => site.queued.notified().await,
-                Err(_) => return site.stop(),
+        let done = match next {
+            Some(Work::Record(ticket, record)) => append(&site, ticket, record).await,
+            Some(Work::Point(point)) => {
+                marker::begin(&site, point).await;
+                Ok(())
             }
-            continue;
+            Some(Work::Keep(wanted)) => marker::keep(&site, wanted).await,
+            None => tidy(&site).await,
         };
-        let Ok(parts) = parts_of(&site, ticket, record).await else { return site.stop() };
-        site.pending.borrow_mut().begin(ticket, parts.len().max(1));
-        if parts.is_empty() {
-            done(&site, ticket);
-        }
-        for part in parts {
-            if place(&site, ticket, part).await.is_err() {
-                return site.stop();
-            }
+        if done.is_err() {
+            return site.stop();
         }
     }
+}
+
+/// Nothing is to be appended: what nobody needs any more goes.
+async fn tidy(site: &Rc<Inner>) -> Result<(), StoreRefusal> {
+    if !drop_some_local(site).await? && !drop_stand_ins(site).await? {
+        site.queued.notified().await;
+    }
+    Ok(())
+}
+
+async fn append(site: &Rc<Inner>, ticket: u64, record: Record) -> Result<(), StoreRefusal> {
+    let before = preserve(site, ticket, &record).await?;
+    let mut parts = Vec::new();
+    push_rows(&mut parts, None, before);
+    parts.extend(parts_of(site, ticket, record).await?);
+    site.pending.borrow_mut().begin(ticket, parts.len().max(1));
+    if parts.is_empty() {
+        done(site, ticket);
+    }
+    for part in parts {
+        place(site, ticket, part).await.map_err(|_| StoreRefusal::Stopped)?;
+    }
+    Ok(())
 }
 
 /// Gives one part to the engine; returns when it has its place.
@@ -225,9 +253,16 @@ async fn drop_some_local(site: &Rc<Inner>) -> Result<bool, StoreRefusal> {
 }
 
 async fn drop_local(site: &Inner) -> Result<bool, StoreRefusal> {
-    let local = site.engine.files(LOCAL_FILES, FILES_AT_A_TIME).await?;
-    site.commit(local.iter().map(|one| Put::DropFile { file: one.file }).collect()).await?;
-    Ok(!local.is_empty())
+    for from in [LOCAL_FILES, STAND_INS.end] {
+        // What a check keeps is not a resync's.
+        let mut local = site.engine.files(from, FILES_AT_A_TIME).await?;
+        local.retain(|one| !STAND_INS.contains(&one.file));
+        if !local.is_empty() {
+            site.commit(local.iter().map(|one| Put::DropFile { file: one.file }).collect()).await?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn push_rows(parts: &mut Vec<Part>, osn: Option<Osn>, rows: Vec<Put>) {

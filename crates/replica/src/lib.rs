@@ -23,18 +23,23 @@
 //!
 //! * A site that was away, or lost its place, is made equal beside clients ([`resync`], decision 0053).
 //!
-//! Not here yet: the planned hand-over.
+//! * Both sites are compared, from sums that the engine keeps or from data ([`check`], decision 0055).
 //!
 //! Must not know: sockets, names, clients' protocols.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod appender;
+mod check;
 mod replica;
 mod resync;
 mod shelf;
 mod store;
 
+pub use check::{
+    CheckOutcome, CheckProgress, CheckRefused, CheckReport, CheckWanted, Differences, Evidence, FileDifference,
+    FileLook, RowDifference, Seal, Sides, Statement, StatementFault,
+};
 pub use replica::{NotOpened, Outside, Replica};
 pub use resync::ResyncCounters;
 pub use shelf::{PAIR, ShelfFault};

@@ -9,11 +9,13 @@ use base::{Buf, FileId, Nanos, Osn, PairId, SiteId};
 use engine::store::{Change as Put, FileHead, Piece, ReadOut, StoreRefusal};
 use engine::{Engine, Store, decode_changes, encode_changes};
 use mirror::wire::{Frame, Message};
-use mirror::{Action, Answer, Change, Config, Form, Input, Mirror, OpId, Reader, Record, Request, Span};
+use mirror::{Action, Answer, Change, Config, Form, Input, Mirror, OpId, Reader, Request, Span};
 use tokio::sync::{Notify, oneshot};
 use witness::{Ask, Standing};
 
-use crate::appender::{Pending, append_all};
+use crate::appender::{Pending, Work, append_all};
+use crate::check::marker::{Marker, Point};
+use crate::check::{CheckCourse, EvidenceRows, ask as check};
 use crate::resync::primary::{self, Course};
 use crate::resync::secondary::{Asked, answer_all};
 use crate::resync::{ResyncCounters, base_of};
@@ -30,6 +32,11 @@ pub trait Outside {
     fn ask(&self, number: u64, ask: Ask);
     /// The record has changed.
     fn notice(&self, standing: Standing);
+    /// The certificate of this site, and the signature of `words` by its key. None where it cannot sign.
+    fn sign(&self, words: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let _ = words;
+        None
+    }
 }
 
 /// Why a site of a pair is not opened.
@@ -70,7 +77,7 @@ pub(crate) struct Inner {
     pub stream: u32,
     pub config: Config,
     pub shelf: RefCell<Shelf>,
-    pub queue: RefCell<VecDeque<(u64, Record)>>,
+    pub queue: RefCell<VecDeque<Work>>,
     pub queued: Notify,
     pub pending: RefCell<Pending>,
     /// Ticket of the last record.
@@ -91,10 +98,20 @@ pub(crate) struct Inner {
     pub answers: Cell<bool>,
     /// There may be files that only a resync needs.
     pub has_local: Cell<bool>,
+    /// The check that runs, where this site is primary.
+    pub check_course: RefCell<Option<CheckCourse>>,
+    /// What there was at its point.
+    pub marker: RefCell<Option<Marker>>,
+    /// How much was in flight here then.
+    pub in_flight_at_point: Cell<u64>,
+    /// There may be files that only a check needed.
+    pub has_stand_ins: Cell<bool>,
+    /// What is kept of differences.
+    pub evidence: RefCell<EvidenceRows>,
     /// What snapshots were taken of since this site became alone.
     pub origins: RefCell<BTreeMap<FileId, FileId>>,
     counters: Cell<ResyncCounters>,
-    outside: Rc<dyn Outside>,
+    pub outside: Rc<dyn Outside>,
     mirror: RefCell<Mirror>,
     inbox: RefCell<VecDeque<Input>>,
     is_busy: Cell<bool>,
@@ -135,6 +152,7 @@ impl Replica {
             return Err(NotOpened::OtherPair(other));
         }
         // Nobody here makes both equal again.
+        let evidence = EvidenceRows::load(&engine).await.map_err(ShelfFault::Store)?;
         let mirror = Mirror::new(config, shelf.kept().clone(), world.clock.now());
         let inner = Rc::new(Inner {
             engine,
@@ -155,6 +173,11 @@ impl Replica {
             asks: Notify::new(),
             answers: Cell::new(false),
             has_local: Cell::new(true),
+            check_course: RefCell::default(),
+            marker: RefCell::default(),
+            in_flight_at_point: Cell::new(0),
+            has_stand_ins: Cell::new(true),
+            evidence: RefCell::new(evidence),
             origins: RefCell::default(),
             counters: Cell::default(),
             outside,
@@ -178,7 +201,7 @@ impl Replica {
 
     /// The site's state, for status and tests.
     pub fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
-        look(&self.inner.mirror.borrow())
+        self.inner.with_mirror(look)
     }
 
     /// Waits until `look` finds what it looks for. It looks after every change of the site.
@@ -243,6 +266,10 @@ impl Inner {
             actions.into_iter().for_each(|action| self.act(action));
         }
         self.is_busy.set(false);
+        if self.marker.borrow().as_ref().is_some_and(|marker| self.mirror_link() != Some(marker.link)) {
+            // What was agreed over a link that is gone is of no use.
+            self.queued.notify_one();
+        }
         self.changed.notify_waiters();
     }
 
@@ -256,7 +283,9 @@ impl Inner {
             return;
         }
         self.ops.borrow_mut().clear();
+        self.queue.borrow_mut().clear();
         self.course.borrow_mut().take();
+        self.end_check();
         let link = self.mirror.borrow().link();
         if let Some(link) = link {
             self.outside.hang(link);
@@ -269,7 +298,7 @@ impl Inner {
         match action {
             Action::Append(ticket, record) => {
                 self.appended.set(ticket);
-                self.queue.borrow_mut().push_back((ticket, record));
+                self.queue.borrow_mut().push_back(Work::Record(ticket, record));
                 self.queued.notify_one();
             }
             Action::Send(link, frame) => {
@@ -299,13 +328,54 @@ impl Inner {
             Action::EndResync(number) => self.end_course(number),
             Action::Halted(_) | Action::Level(_) => self.on_course(Course::stands),
             Action::Held(hold) => self.on_course(|course| course.is_held(hold)),
-            Action::Told(query, body) => self.on_course(|course| course.told(query, body)),
+            Action::Told(query, body) => {
+                self.on_course(|course| course.told(query, body.clone()));
+                if let Some(check) = self.check_course.borrow_mut().as_mut() {
+                    check.told(query, body);
+                }
+            }
             Action::Asked(link, osn, body) => {
+                if let Some(check::Ask::Point { reads_data, .. }) = check::Ask::decode(&body) {
+                    let in_flight = self.with_mirror(Mirror::in_flight);
+                    self.is_at_point((osn, link), reads_data, in_flight);
+                }
                 self.asked.borrow_mut().push_back(Asked { link, osn, body });
                 self.asks.notify_one();
             }
+            Action::Point { number, osn, in_flight } => self.begins_to_check(number, osn, in_flight),
+            Action::NoCheck | Action::EndCheck(_) => self.end_check(),
             Action::NotAsked(_) => {}
         }
+    }
+
+    /// A check has its point here and now, in the order of what is appended.
+    fn is_at_point(&self, (osn, link): (Osn, u64), reads_data: bool, in_flight: usize) {
+        self.in_flight_at_point.set(in_flight as u64);
+        let point = Point { osn, link, reads_data, after: self.appended.get() };
+        self.queue.borrow_mut().push_back(Work::Point(point));
+        self.queued.notify_one();
+    }
+
+    fn begins_to_check(&self, number: u64, osn: Osn, in_flight: usize) {
+        let mut course = self.check_course.borrow_mut();
+        let (Some(course), Some(link)) = (course.as_mut(), self.mirror_link()) else { return };
+        self.is_at_point((osn, link), course.reads_data, in_flight);
+        course.has_point(number, osn);
+    }
+
+    /// Who waits for it looks at once.
+    fn end_check(&self) {
+        if let Some(check) = self.check_course.borrow_mut().as_mut() {
+            check.ends();
+        }
+    }
+
+    pub fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
+        look(&self.mirror.borrow())
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.stopped.get()
     }
 
     fn on_course(&self, then: impl FnOnce(&mut Course)) {

@@ -18,6 +18,8 @@ use witness::{Asked, Memory, Standing};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::check::{KEPT, NOTE};
+
 /// The table; those of the datastore begin at 1.
 pub const PAIR: Table = Table(128);
 
@@ -33,6 +35,7 @@ const ASKED_IN_SYNC: u8 = 2;
 const ASKED_HAND_OVER: u8 = 4;
 const SNAPSHOT: u8 = 8;
 const PAUSED: u8 = 16;
+const DIFFERS: u8 = 32;
 
 /// Rows of settled entries that one record takes away.
 const SWEEP_MAX: usize = 128;
@@ -215,10 +218,13 @@ impl Shelf {
             let now = Member::of(&known);
             // Only a primary takes the snapshot of going alone: the pair's content is what it has.
             let founds = matches!(record, Record::Snapshot(_)) && self.pair() != Some(now.pair);
-            let is_news = now.whole_with.is_some() || founds;
+            let is_news = now.whole_with.is_some() && !self.kept.differs || founds;
             if is_news && self.member != Some(now) {
                 rows.push(self.be(now));
             }
+        }
+        if let (Record::Differs, Some(member)) = (record, self.member) {
+            rows.push(self.be(Member { whole_with: None, ..member }));
         }
         same_rows(PREPARED, &mut self.prepared, &self.kept.prepared, &mut rows);
         same_rows(COMMITTED, &mut self.committed, &self.kept.commits, &mut rows);
@@ -341,7 +347,8 @@ fn state_row(kept: &Kept) -> Put {
         flags: flag(known.is_some(), KNOWN)
             | asked
             | flag(kept.snapshot.is_some(), SNAPSHOT)
-            | flag(kept.paused, PAUSED),
+            | flag(kept.paused, PAUSED)
+            | flag(kept.differs, DIFFERS),
         low_water: kept.flights.low_water().0.into(),
         mark: kept.mark.0.into(),
         snapshot: kept.snapshot.unwrap_or_default().0.into(),
@@ -382,6 +389,8 @@ impl Loading {
                 bytes.extend_from_slice(value);
                 Some(())
             }
+            // Read by whoever needs it.
+            NOTE | KEPT => Some(()),
             _ => None,
         }
     }
@@ -403,6 +412,7 @@ impl Loading {
         kept.mark = Osn(row.mark.get());
         kept.snapshot = has(SNAPSHOT).then_some(Osn(row.snapshot.get()));
         kept.paused = has(PAUSED);
+        kept.differs = has(DIFFERS);
         Some(())
     }
 
@@ -511,7 +521,8 @@ mod tests {
                 asked: rng.percent(50).then_some(Asked::InSync(osn.0)),
             }),
             14 => Record::Mark(osn),
-            _ if rng.percent(50) => Record::Snapshot(osn),
+            _ if rng.percent(30) => Record::Snapshot(osn),
+            _ if rng.percent(30) => Record::Differs,
             _ => Record::Paused(rng.percent(50)),
         }
     }

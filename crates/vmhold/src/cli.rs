@@ -414,6 +414,17 @@ pub enum InjectAction {
     Torn(InjectAt),
     /// One bit of what is written or read is another
     Bits(InjectAt),
+    /// One bit of a file is another at this one of two sites, and the other one is told nothing
+    Flip {
+        /// The pool
+        pool: String,
+        /// Which byte
+        #[arg(long, value_name = "BYTES")]
+        offset: u64,
+        /// Id of the file (what ls -i says of it); the largest one unless said
+        #[arg(long, value_name = "ID")]
+        file: Option<u64>,
+    },
     /// Faults that are on, and those whose damage no scrub has been over yet
     List {
         /// The pool

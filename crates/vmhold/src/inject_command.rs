@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use control::client::{Call, Changed, Client, segment};
-use control::inject::{FaultKind, FaultList, FaultOrder, InjectedFault};
+use control::inject::{FaultKind, FaultList, FaultOrder, FlipOrder, FlippedByte, InjectedFault};
 use control::{Envelope, Exit, Problem, codes};
 
 use crate::appliance::{self, change};
@@ -21,6 +21,9 @@ pub fn run(command: &InjectCommand, global: &Global, say: &Say) -> Result<Exit, 
         InjectAction::Misplaced(at) => inject(at, FaultKind::Misplaced, None, global, say),
         InjectAction::Torn(at) => inject(at, FaultKind::Torn, None, global, say),
         InjectAction::Bits(at) => inject(at, FaultKind::Bits, None, global, say),
+        InjectAction::Flip { pool, offset, file } => {
+            flip(pool, FlipOrder { file: *file, offset_bytes: *offset }, global, say)
+        }
         InjectAction::List { pool } => {
             let list = faults(&appliance::client(global)?, pool)?;
             say.envelope(&list, |list, _| list.human(width()));
@@ -61,6 +64,18 @@ fn inject(
     }
     let begun = post(&appliance::client(global)?, pool, &order, global.dry_run)?;
     Ok(say.changed(&begun, |fault, _| fault.begun()))
+}
+
+fn flip(pool: &str, order: FlipOrder, global: &Global, say: &Say) -> Result<Exit, Problem> {
+    if !global.dry_run {
+        consent::confirmed(global, pool, &order.plan(pool).would[0])?;
+    }
+    let body = serde_json::to_string(&order).expect("an order is two numbers");
+    let path = format!("/v1/pools/{}/faults/flip", segment(pool));
+    let confirm = (!global.dry_run).then_some(pool);
+    let call = Call { method: "POST", path: &path, body: Some(&body), confirm, ..change(global) };
+    let done = appliance::client(global)?.change::<FlippedByte>(&call)?;
+    Ok(say.changed(&done, |done, _| done.human()))
 }
 
 fn whole_ms(delay: Duration) -> Result<u64, Problem> {

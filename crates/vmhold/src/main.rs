@@ -30,6 +30,7 @@ mod datastore_command;
 mod events_command;
 mod host_command;
 mod inject_command;
+mod integrity_command;
 mod iostat_command;
 mod job_command;
 mod load_command;

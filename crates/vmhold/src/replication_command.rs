@@ -17,6 +17,7 @@ use witness_serve::membership::Membership;
 use crate::appliance::{self, change};
 use crate::cli::Global;
 use crate::consent;
+use crate::integrity_command::{self, EvidenceArgs, ReceiptArgs, VerifyArgs};
 use crate::place::{self, unusable};
 use crate::say::Say;
 
@@ -82,6 +83,12 @@ pub enum ReplicationVerb {
         #[arg(long)]
         other_is_off: bool,
     },
+    /// Compare both sites while clients go on, or look at a receipt
+    Verify(VerifyArgs),
+    /// What both sites signed of the last check that found them the same
+    Receipt(ReceiptArgs),
+    /// Files that this site keeps as they were when they differed
+    Evidence(EvidenceArgs),
 }
 
 /// `site`.
@@ -202,6 +209,9 @@ pub fn run(command: &ReplicationCommand, global: &Global, say: &Say) -> Result<E
             say.envelope(&history, |history, _| history.human());
             Ok(Exit::Success)
         }
+        ReplicationVerb::Verify(args) => integrity_command::verify(args, global, say),
+        ReplicationVerb::Receipt(args) => integrity_command::receipt(args, global, say),
+        ReplicationVerb::Evidence(args) => integrity_command::evidence(args, global, say),
         ReplicationVerb::Pause { pool } => order(pool, ReplicationAction::Pause, global, say),
         ReplicationVerb::Resume { pool } => order(pool, ReplicationAction::Resume, global, say),
         ReplicationVerb::Switchover { pool } => order(pool, ReplicationAction::Switchover, global, say),

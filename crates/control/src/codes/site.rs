@@ -129,4 +129,52 @@ codes! {
         clears: "the folder is named",
         parameters: ["path"],
     }
+    4041 SITES_DIFFER Error, exit Failed, http 409, since "0.1.0" {
+        what: "The two sites were found to differ although the record said that they hold the same.",
+        why: "An integrity check compared them at one operation, and what one of them holds is wrong: damage that no drive reports, a defect, or a change behind the back of replication. The primary has gone on alone; what it holds is what clients see. The other site is made equal anew, all of it; what both held stays as evidence.",
+        act: ["see what differs: vmhold replication verify POOL --last", "look at both sites' events and drives for the time since the last clean check", "when it is understood, at both sites: vmhold replication evidence POOL --forget"],
+        urgency: "now: find out which site is wrong before the evidence is let go of",
+        clears: "a later check finds both the same, and the evidence is let go of",
+        parameters: ["pool", "files", "rows"],
+    }
+    4042 NOT_CHECKED Warning, exit Failed, http 409, since "0.1.0" {
+        what: "It is not known whether both sites hold the same.",
+        why: "No integrity check has come to its end yet, or the last one is older than twice its schedule. A check runs by itself after each resync and once a week; it ends early if the sites part.",
+        act: ["check now, at the primary: vmhold replication verify POOL --wait", "see what the last one came to: vmhold replication verify POOL --last"],
+        urgency: "soon: damage at the other site would be met only when it is needed",
+        clears: "a check comes to its end",
+        parameters: ["pool", "reason"],
+    }
+    4043 CHECK_REFUSED Error, exit Refused, http 409, since "0.1.0" {
+        what: "No integrity check begins now.",
+        why: "Both sites are compared at the primary, while they are in sync and linked, one check at a time. Where they are known to differ there is nothing to be found out.",
+        act: ["see how they stand: vmhold replication status", "ask again at the primary when both are in sync"],
+        urgency: "nothing was changed",
+        clears: "the sites are in sync, and no check is running",
+        parameters: ["pool", "reason"],
+    }
+    4044 CHECK_CLEAN Info, exit Failed, http 500, since "0.1.0" {
+        what: "Both sites hold the same.",
+        why: "An integrity check compared them at one operation and found no difference.",
+        act: ["keep the receipt: vmhold replication receipt POOL --save FILE"],
+        urgency: "none",
+        clears: "it happened once",
+        parameters: ["pool", "files", "rows"],
+    }
+    4045 CHECK_NOT_COMPLETED Warning, exit Failed, http 409, since "0.1.0" {
+        what: "An integrity check ended before all was compared.",
+        why: "The sites parted, one changed its role or stopped, or more was changed meanwhile than can be remembered. Nothing is known of what was not compared; it is tried again by itself.",
+        act: ["see how they stand: vmhold replication status", "check again: vmhold replication verify POOL --wait"],
+        urgency: "none by itself",
+        clears: "it happened once",
+        parameters: ["pool", "reason"],
+    }
+    4046 RECEIPT_NOT_GOOD Error, exit Failed, http 400, since "0.1.0" {
+        what: "This is no good receipt.",
+        why: "Its words were changed, a signature is not of these words or not by the certificate beside it, or the two sites of which it speaks have not both signed it.",
+        act: ["fetch it anew from the store: vmhold replication receipt POOL --save FILE", "check both sites again: vmhold replication verify POOL --wait"],
+        urgency: "it proves nothing",
+        clears: "a receipt that both sites signed is looked at",
+        parameters: ["file", "reason"],
+    }
 }

@@ -22,7 +22,8 @@ use control::datastore::{Datastore, DatastoreCreate, DatastoreDeleted};
 use control::events::EventBook;
 use control::expansion::{ExpandOrder, JoinedDrive, PoolExpanded};
 use control::history::HistoryBook;
-use control::inject::{FaultOrder, InjectedFault};
+use control::inject::{FaultOrder, FlipOrder, FlippedByte, InjectedFault};
+use control::integrity::{IntegrityOrder, KeptEvidence, LastIntegrityCheck};
 use control::jobs::JobBook;
 use control::ledger::MemoryLedger;
 use control::pool::{Journal, JournalKind, JournalLeg, Pool, PoolState};
@@ -140,6 +141,7 @@ fn pair() -> Replication {
         witness: reach("127.0.0.3:7440"),
         may_lack_after: None,
         failover_waits_for: Vec::new(),
+        last_check: None,
     }
 }
 
@@ -234,6 +236,34 @@ impl ControlBackend for Paper {
     fn replace_peer(&self, _: SiteReplacement) -> Answer<'_, SiteReplaced> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         now(Ok(SiteReplaced { pair: pair(), invitation: "an/invitation".to_owned() }))
+    }
+
+    fn could_flip(&self) -> Answer<'_, ()> {
+        now(Ok(()))
+    }
+
+    fn flip(&self, order: FlipOrder) -> Answer<'_, FlippedByte> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let (pool, offset_bytes) = ("flash0".to_owned(), order.offset_bytes);
+        now(Ok(FlippedByte { pool, file: 1, offset_bytes, block: 0, was: 2, is: 3 }))
+    }
+
+    fn last_check(&self) -> Answer<'_, LastIntegrityCheck> {
+        now(Ok(LastIntegrityCheck { pool: "flash0".into(), check: None, job: None }))
+    }
+
+    fn could_check(&self) -> Answer<'_, ()> {
+        now(Ok(()))
+    }
+
+    fn begin_check(&self, _: IntegrityOrder) -> Answer<'_, LastIntegrityCheck> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        now(Ok(LastIntegrityCheck { pool: "flash0".into(), check: None, job: Some("J-1".into()) }))
+    }
+
+    fn evidence(&self, forget: bool) -> Answer<'_, KeptEvidence> {
+        self.changes.fetch_add(u64::from(forget), Ordering::SeqCst);
+        now(Ok(KeptEvidence { pool: "flash0".into(), kept: Vec::new(), forgotten: forget }))
     }
 
     fn order_scrub(&self, action: ScrubAction) -> Answer<'_, ScrubReport> {

@@ -491,6 +491,8 @@ impl World {
                 let delay = self.takes(Takes::Store, 50, 2000);
                 self.after(delay, Event::Asked(site, life, (link, osn), number(&body)));
             }
+            // Whoever compares two sites is in `replica`.
+            Action::Point { .. } | Action::NoCheck | Action::EndCheck(_) => {}
             // Given up before it was asked; what waited goes on.
             Action::NotAsked(AskKind::HandOver) => {}
             Action::NotAsked(kind) => panic!("{kind:?} was not asked"),

@@ -12,6 +12,7 @@
 //! every fault and forgets them.
 
 mod drive;
+mod flip;
 mod strike;
 
 use std::cell::RefCell;

@@ -40,6 +40,9 @@ pub struct PairConfig {
     /// (R-SYNC; 5 s unless said, 30 s in the documents).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_sync_delay_ms: Option<u64>,
+    /// How often the primary compares both sites by itself; a week unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_every_seconds: Option<u64>,
 }
 
 fn beside() -> PathBuf {
@@ -55,6 +58,11 @@ impl PairConfig {
     /// The same pair with another site as its other one.
     pub(crate) fn with_peer(self, peer: Introduction) -> PairConfig {
         PairConfig { peer: peer.site, peer_fingerprint: peer.fingerprint, peer_address: peer.address, ..self }
+    }
+
+    /// How often both sites are compared, if it is said.
+    pub(crate) fn check_every(&self) -> Option<Duration> {
+        self.check_every_seconds.map(Duration::from_secs)
     }
 
     /// Times and bounds of the mirror for site `me`.

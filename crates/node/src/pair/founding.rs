@@ -163,6 +163,7 @@ fn config_of(
         datastore: datastore.map(str::to_owned),
         address_hook: None,
         out_of_sync_delay_ms: None,
+        check_every_seconds: None,
     }
 }
 

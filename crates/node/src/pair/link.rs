@@ -564,6 +564,7 @@ mod tests {
             datastore: None,
             address_hook: None,
             out_of_sync_delay_ms: None,
+            check_every_seconds: None,
         };
         Links::new(SiteId([me; 16]), &config, group.clone()).await
     }

@@ -18,15 +18,17 @@
 
 mod address;
 mod asker;
+pub(crate) mod checks;
 mod chronicle;
 mod config;
 mod founding;
 mod link;
 mod orders;
+mod receipt;
 mod relief;
 mod replacement;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -40,17 +42,19 @@ use engine::Engine;
 use mirror::Mirror;
 use mirror::wire::Frame;
 use replica::{Outside, Replica};
-use witness::{Ask, AskKind, Standing};
+use witness::{Ask, AskKind, Standing, TransitionKind};
 use witness_serve::membership::Membership;
 use world_real::BootClock;
 
 pub use config::{Introduction, PairConfig, PairInvitation};
 pub use founding::{Founding, enable, found, join};
+pub use receipt::verify_receipt;
 
 use crate::config::StoreConfig;
 use crate::front::{Addresses, Front};
 use crate::pair::address::Address;
 use crate::pair::asker::Asker;
+use crate::pair::checks::Checks;
 use crate::pair::chronicle::Chronicle;
 use crate::pair::link::Links;
 use crate::pair::relief::Relief;
@@ -58,7 +62,7 @@ use crate::shard::Shard;
 use crate::site_store::SiteStore;
 
 /// Number of the pair's records in the journal.
-const STREAM: u32 = 1;
+pub(crate) const STREAM: u32 = 1;
 /// Pause before a front that did not open is opened again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before an address that is taken is tried again, and how long.
@@ -72,6 +76,7 @@ struct Reach {
     asker: Asker,
     front: Rc<Serving>,
     chronicle: Rc<Chronicle>,
+    checks: Rc<OnceCell<Rc<Checks>>>,
 }
 
 /// The front of the present term.
@@ -114,6 +119,28 @@ impl Outside for Reach {
             self.front.cut_off();
         }
         self.chronicle.changed(&standing);
+        if standing.in_sync
+            && standing.last.kind == TransitionKind::InSync
+            && let Some(checks) = self.checks.get()
+        {
+            checks.are_wanted();
+        }
+        tell(self.me, &standing);
+    }
+
+    fn sign(&self, words: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.checks.get()?.sign(words)
+    }
+}
+
+/// The line of the log that says how the pair stands now.
+fn tell(me: SiteId, standing: &Standing) {
+    let office = if standing.primary == me { "primary" } else { "secondary" };
+    let (epoch, in_sync, because) = (standing.epoch.0, standing.in_sync, standing.last.kind);
+    if standing.in_sync {
+        tracing::info!(code = "VH4013", office, epoch, in_sync, ?because, "how the pair stands has changed");
+    } else {
+        tracing::warn!(code = "VH4013", office, epoch, in_sync, ?because, "how the pair stands has changed");
     }
 }
 
@@ -126,6 +153,8 @@ pub(crate) struct Site {
     fingerprint: Fingerprint,
     /// Key of the seal of file handles.
     handle_key: [u8; 16],
+    /// When both are compared, and what came of it.
+    pub checks: Rc<Checks>,
     witness_address: String,
     clock: Rc<dyn Clock>,
     asker: Asker,
@@ -155,12 +184,17 @@ impl Site {
         let serving = Rc::new(Serving::default());
         let chronicle = Rc::new(Chronicle::new(me, site, books));
         let (asked, told) = (asker.clone(), chronicle.clone());
-        let reach = Reach { me, links: links.clone(), asker: asked, front: serving.clone(), chronicle: told };
+        let later = Rc::new(OnceCell::new());
+        let (front, checks) = (serving.clone(), later.clone());
+        let reach = Reach { me, links: links.clone(), asker: asked, front, chronicle: told, checks };
         let opened = Replica::open(engine.clone(), world.clone(), (config.mirror(me), STREAM), Rc::new(reach)).await;
         let replica = opened.map_err(|fault| {
             Problem::new(&control::codes::POOL_FAULTED, "this pool cannot go on as one of two sites")
                 .why(fault.to_string())
         })?;
+        let checks = Checks::open(&replica, membership.pem(), config.check_every()).await;
+        // Nobody was there before to set it.
+        let _ = later.set(checks.clone());
         let within = config.mirror(me).answer_within;
         questions.answer(&membership, within, (&world, replica.clone()))?;
         world
@@ -176,6 +210,7 @@ impl Site {
             replica,
             fingerprint,
             handle_key,
+            checks,
             witness_address,
             clock,
             asker,

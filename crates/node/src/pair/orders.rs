@@ -46,6 +46,7 @@ impl Site {
             witness: Reach { address: self.witness_address.clone(), answers: trouble.is_none(), why_not: trouble },
             may_lack_after: self.replica.with_mirror(|mirror| mirror.may_lack().map(|osn| osn.0)),
             failover_waits_for: Vec::new(),
+            last_check: self.checks.last(&self.replica),
         }
         .with_reasons()
     }

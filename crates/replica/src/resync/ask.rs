@@ -85,28 +85,28 @@ const GONE: u8 = 7;
 const REFUSED: u8 = 8;
 
 #[derive(Default)]
-struct Out(Vec<u8>);
+pub(crate) struct Out(pub Vec<u8>);
 
 impl Out {
-    fn u8(&mut self, value: u8) {
+    pub fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    fn u64(&mut self, value: u64) {
+    pub fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn count(&mut self, value: usize) {
+    pub fn count(&mut self, value: usize) {
         // Every list is bounded by what one message may carry.
         self.0.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
     }
 
-    fn bytes(&mut self, value: &[u8]) {
+    pub fn bytes(&mut self, value: &[u8]) {
         self.count(value.len());
         self.0.extend_from_slice(value);
     }
 
-    fn maybe(&mut self, value: Option<&Key>) {
+    pub fn maybe(&mut self, value: Option<&Key>) {
         self.u8(value.is_some().into());
         if let Some(value) = value {
             self.bytes(value);
@@ -114,50 +114,50 @@ impl Out {
     }
 }
 
-struct In<'a>(&'a [u8]);
+pub(crate) struct In<'a>(pub &'a [u8]);
 
 impl<'a> In<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn flag(&mut self) -> Option<bool> {
+    pub fn flag(&mut self) -> Option<bool> {
         self.u8().filter(|byte| *byte < 2).map(|byte| byte == 1)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn file(&mut self) -> Option<FileId> {
+    pub fn file(&mut self) -> Option<FileId> {
         self.u64().map(FileId)
     }
 
-    fn count(&mut self) -> Option<usize> {
+    pub fn count(&mut self) -> Option<usize> {
         self.array().map(u32::from_le_bytes).map(|count| count as usize)
     }
 
-    fn bytes(&mut self) -> Option<Vec<u8>> {
+    pub fn bytes(&mut self) -> Option<Vec<u8>> {
         let count = self.count()?;
         self.take(count).map(<[u8]>::to_vec)
     }
 
-    fn maybe(&mut self) -> Option<Option<Key>> {
+    pub fn maybe(&mut self) -> Option<Option<Key>> {
         if self.flag()? { self.bytes().map(Some) } else { Some(None) }
     }
 
     /// A list; nothing is reserved for what a length only says.
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.count()?;
         (0..count).map(|_| item(self)).collect()
     }

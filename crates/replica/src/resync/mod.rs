@@ -33,7 +33,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod primary;
-mod rows;
+pub(crate) mod rows;
 pub(crate) mod secondary;
 
 use base::{FileId, Osn};
@@ -74,6 +74,12 @@ pub(crate) const fn base_of(file: FileId) -> FileId {
     FileId(LOCAL_FILES.0 | file.0)
 }
 
+/// The file of which a local one is the snapshot of going alone.
+pub(crate) fn of_base(local: FileId) -> Option<FileId> {
+    let file = FileId(local.0 ^ LOCAL_FILES.0);
+    (file < FileId(1 << 61)).then_some(file)
+}
+
 /// A file that is of use for the question `osn` only. None is ever made twice: its id names a map of
 /// blocks that may outlive it.
 const fn scratch_of(osn: Osn, number: u16) -> FileId {
@@ -82,7 +88,7 @@ const fn scratch_of(osn: Osn, number: u16) -> FileId {
     FileId(SCRATCH | epoch << 52 | counter << 10 | (number & 0x3ff) as u64)
 }
 
-fn digest(content: &[u8]) -> Digest {
+pub(crate) fn digest(content: &[u8]) -> Digest {
     /// Both sites use the same; it keeps nothing secret.
     const KEY: [u8; 32] = *b"vmhold resync: what is the same?";
     base::check::content_check(&KEY, content).0

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use base::{Buf, FileId};
-use engine::store::{BLOCK_BYTES, Change as Put, Extent, LOCAL_FILES, StoreRefusal};
+use engine::store::{BLOCK_BYTES, Change as Put, Extent, StoreRefusal};
 use engine::{Listed, Store};
 use futures_util::stream::{self, TryStreamExt};
 use mirror::locks::{Use, Want};
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::ask::{Ask, Digest, Key, Reply, Row, Run};
 use super::rows::{self, Page};
-use super::{PIECE_BLOCKS, PIECES, base_of, digest};
+use super::{PIECE_BLOCKS, PIECES, base_of, digest, of_base};
 use crate::replica::{Inner, flat, form_of};
 
 /// Rows that are remembered as changed while rows are compared; beyond, they are compared again.
@@ -285,7 +285,7 @@ impl Errand {
         let mut through = FileId(0);
         loop {
             let bases = self.site.engine.files(base_of(FileId(through.0 + 1)), FILES_LISTED).await?;
-            let last = bases.iter().map(|listed| FileId(listed.file.0 - LOCAL_FILES.0)).rfind(|file| file.0 >> 62 == 0);
+            let last = bases.iter().rev().find_map(|listed| of_base(listed.file));
             match last {
                 Some(last) => through = last,
                 None => return Ok(through),

@@ -16,22 +16,22 @@ const PAGE_ROWS: usize = 128;
 const PAGE_BYTES: usize = 64 << 10;
 
 /// A part of the rows, and where the next one begins.
-pub(super) struct Page {
+pub(crate) struct Page {
     pub rows: Vec<Row>,
     pub next: Option<Key>,
 }
 
-pub(super) fn file_key(file: FileId) -> Key {
+pub(crate) fn file_key(file: FileId) -> Key {
     [&[FILES][..], &file.0.to_be_bytes()].concat()
 }
 
 /// The file that a key of [`FILES`] stands for.
-pub(super) fn file_of(key: &[u8]) -> Option<FileId> {
+pub(crate) fn file_of(key: &[u8]) -> Option<FileId> {
     let (table, rest) = key.split_first()?;
     (*table == FILES).then_some(FileId(u64::from_be_bytes(rest.try_into().ok()?)))
 }
 
-pub(super) fn table_and_key(key: &[u8]) -> Option<(Table, &[u8])> {
+pub(crate) fn table_and_key(key: &[u8]) -> Option<(Table, &[u8])> {
     let (table, rest) = key.split_first()?;
     (*table != FILES && Table(*table) < PAIR && !rest.is_empty()).then_some((Table(*table), rest))
 }
@@ -52,7 +52,7 @@ async fn table_rows(engine: &Engine, table: u8, from: &[u8], limit: usize) -> Re
 }
 
 /// The rows from `from` to before `to`: a page of them at most.
-pub(super) async fn page(engine: &Engine, from: &[u8], to: Option<&Key>) -> Result<Page, StoreRefusal> {
+pub(crate) async fn page(engine: &Engine, from: &[u8], to: Option<&Key>) -> Result<Page, StoreRefusal> {
     let (mut table, mut key) = match from.split_first() {
         Some((table, key)) => (*table, key.to_vec()),
         None => (FILES, Vec::new()),
@@ -74,18 +74,18 @@ pub(super) async fn page(engine: &Engine, from: &[u8], to: Option<&Key>) -> Resu
     Ok(Page { rows, next: None })
 }
 
-pub(super) fn digest_of_row((key, value): &Row) -> Digest {
+pub(crate) fn digest_of_row((key, value): &Row) -> Digest {
     let length = (key.len() as u32).to_le_bytes();
     digest(&[&length[..], key, value].concat())
 }
 
-pub(super) fn digest_of(rows: &[Row]) -> Digest {
+pub(crate) fn digest_of(rows: &[Row]) -> Digest {
     let all: Vec<u8> = rows.iter().flat_map(digest_of_row).collect();
     digest(&all)
 }
 
 /// The value of one row now.
-pub(super) async fn value_of(engine: &Engine, key: &[u8]) -> Result<Option<Vec<u8>>, StoreRefusal> {
+pub(crate) async fn value_of(engine: &Engine, key: &[u8]) -> Result<Option<Vec<u8>>, StoreRefusal> {
     if let Some(file) = file_of(key) {
         let found = engine.files(file, 1).await?;
         let there = found.first().filter(|listed| listed.file == file);

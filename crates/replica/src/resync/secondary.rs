@@ -15,6 +15,7 @@ use super::primary::digest_of_block;
 use super::rows::{self, Page};
 use super::{base_of, scratch_of};
 use crate::appender::snapshots_of_all;
+use crate::check;
 use crate::replica::{Inner, flat};
 
 /// Rows of one answer.
@@ -50,6 +51,15 @@ pub(crate) async fn answer_all(site: Rc<Inner>) {
         site.caught_up_now().await;
         // Of a link that is gone nothing more is done, nor by a site that has become primary.
         if !site.follows(asked.link) {
+            continue;
+        }
+        if check::is_check(&asked.body) {
+            match check::answer(&site, &asked).await {
+                Ok(body) => site.tell(Input::Reply(asked.link, asked.osn, body.into())),
+                Err(StoreRefusal::Stopped) => return site.stop(),
+                // It cannot be looked at: the check ends.
+                Err(_) => site.tell(Input::Reply(asked.link, asked.osn, Buf::new())),
+            }
             continue;
         }
         // Whoever takes the snapshot of going alone waits for this one, and this one for no record.
@@ -142,7 +152,7 @@ async fn page(site: &Inner, from: &[u8], to: Option<&Key>, digest: Digest) -> Re
 async fn put_rows(site: &Inner, osn: Osn, drops: &[Key], puts: Vec<Row>) -> Result<Reply, StoreRefusal> {
     let (mut drops, mut changes): (Vec<Put>, Vec<Put>) =
         (drops.iter().filter_map(|key| drop_of(key)).collect(), vec![]);
-    let mut is_reused = false;
+    let (mut is_reused, known) = (false, site.engine.last_file_id());
     for (number, (key, value)) in puts.into_iter().enumerate() {
         if let Some(file) = rows::file_of(&key) {
             let frozen = value == [1];
@@ -151,16 +161,17 @@ async fn put_rows(site: &Inner, osn: Osn, drops: &[Key], puts: Vec<Row>) -> Resu
                 Some(_) => drops.push(Put::DropFile { file }),
                 None => {}
             }
-            is_reused |= site.wrote_alone();
+            let may_be_known = site.wrote_alone() || file <= known;
+            is_reused |= may_be_known;
             let scratch = [0, 1, 2].map(|part| scratch_of(osn, number as u16 * 4 + part));
-            changes.extend(make(site, (file, frozen), scratch).await?);
+            changes.extend(make(site, (file, frozen), may_be_known, scratch).await?);
         } else if let Some((table, key)) = rows::table_and_key(&key) {
             changes.push(Put::Put { table, key: key.to_vec(), value });
         }
     }
     site.commit(drops).await?;
     if is_reused {
-        // This site may have dropped files of these ids itself: nothing of them may be left.
+        // This site may have dropped files of these ids itself, or lost them: nothing of them may be left.
         site.engine.settle().await?;
     }
     site.commit(changes).await?;
@@ -183,6 +194,7 @@ async fn listed(site: &Inner, file: FileId) -> Result<Option<Listed>, StoreRefus
 async fn make(
     site: &Inner,
     (file, frozen): (FileId, bool),
+    may_be_known: bool,
     [scratch, beside @ ..]: [FileId; 3],
 ) -> Result<Vec<Put>, StoreRefusal> {
     let at = WallNanos(0);
@@ -190,10 +202,11 @@ async fn make(
         let made = Put::Snapshot { file: scratch, snapshot: file };
         return Ok(vec![Put::CreateFile { file: scratch, at }, made, Put::DropFile { file: scratch }]);
     }
-    if !site.wrote_alone() {
+    if !may_be_known {
         return Ok(vec![Put::CreateFile { file, at }]);
     }
-    // This site may have given the id to something else, such as the blocks of a file that was rolled back: it
+    // This site may have given the id to something else, such as the blocks of a file that was rolled back, or
+    // snapshots may show blocks of its name: it
     // gets blocks of another name. If it had the file when it became alone they start with those of then.
     let base = base_of(file);
     if site.engine.head(base).await?.is_some() {

@@ -283,6 +283,11 @@ impl Pair {
         }
     }
 
+    /// Its number, once it serves.
+    pub fn serving_site(&self) -> usize {
+        self.serving().unwrap_or_default()
+    }
+
     fn is_whole(&self) -> bool {
         (0..2).all(|site| self.replica(site).is_some_and(|one| one.with_mirror(Mirror::is_whole)))
     }
