@@ -207,7 +207,7 @@ fn everything_that_differs_is_found_at_once() {
         pair.meet().await;
         pair.assert_same().await;
         assert_clean(&check(&store, true).await);
-        assert_eq!(pair.files(1).await.iter().find(|one| one.0 == snapshot).unwrap().1, true);
+        assert!(pair.files(1).await.iter().find(|one| one.0 == snapshot).unwrap().1);
 
         // Evidence outlives the site, and goes when somebody says so.
         let kept = pair.replica(1).unwrap().evidence().len();
@@ -422,7 +422,7 @@ fn run(seed: u64) -> (Seen, u128) {
                     }
                 }
             };
-            let checked = async { store.check(wanted(seed % 3 == 0)).await };
+            let checked = async { store.check(wanted(seed.is_multiple_of(3))).await };
             let ((), (), checked) = join3(work, strike(&pair, &mut rng), checked).await;
             match checked.map(|report| report.outcome) {
                 Ok(CheckOutcome::Clean { .. }) => {
