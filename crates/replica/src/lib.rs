@@ -23,7 +23,7 @@
 //!
 //! * A site that was away, or lost its place, is made equal beside clients ([`resync`], decision 0053).
 //!
-//! * Both sites are compared, from sums that the engine keeps or from data ([`check`], decision 0055).
+//! * Both sites are compared, from sums that the engine keeps or from data ([`check`], decision 0056).
 //!
 //! Must not know: sockets, names, clients' protocols.
 

@@ -9,6 +9,7 @@ use control::demo::DEFAULT_DIR;
 use load::command::{BenchCommand, NfsCommand};
 use load::workload::parse_bytes;
 
+use crate::job_command::JobCommand;
 use crate::quickstart::QuickstartCommand;
 use crate::replication_command::{PairArgs, ReplicationCommand, SiteCommand};
 use crate::vm_command::VmCommand;
@@ -694,41 +695,6 @@ pub enum IostatBy {
     Vm,
     /// A row for each disk that did something
     Disk,
-}
-
-/// `job`.
-#[derive(Debug, Args)]
-pub struct JobCommand {
-    /// What to do.
-    #[command(subcommand)]
-    pub action: JobAction,
-}
-
-/// Verbs of `job`.
-#[derive(Debug, Subcommand)]
-pub enum JobAction {
-    /// All jobs, newest first
-    List,
-    /// One job
-    Show {
-        /// Its id, as in J-7
-        id: String,
-    },
-    /// Ask it to pause
-    Pause {
-        /// Its id, as in J-7
-        id: String,
-    },
-    /// Ask it to go on
-    Resume {
-        /// Its id, as in J-7
-        id: String,
-    },
-    /// Ask it to stop for good
-    Cancel {
-        /// Its id, as in J-7
-        id: String,
-    },
 }
 
 /// `events`.

@@ -1,12 +1,48 @@
 //! `job`.
 
+use clap::{Args, Subcommand};
 use control::client::{Call, segment};
 use control::jobs::{Job, JobList};
 use control::{Envelope, Exit, Problem};
 
 use crate::appliance::{self, change};
-use crate::cli::{Global, JobAction, JobCommand};
+use crate::cli::Global;
 use crate::say::{Say, width};
+
+/// `job`.
+#[derive(Debug, Args)]
+pub struct JobCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: JobAction,
+}
+
+/// Verbs of `job`.
+#[derive(Debug, Subcommand)]
+pub enum JobAction {
+    /// All jobs, newest first
+    List,
+    /// One job
+    Show {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to pause
+    Pause {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to go on
+    Resume {
+        /// Its id, as in J-7
+        id: String,
+    },
+    /// Ask it to stop for good
+    Cancel {
+        /// Its id, as in J-7
+        id: String,
+    },
+}
 
 /// Runs a verb.
 pub fn run(command: &JobCommand, global: &Global, say: &Say) -> Result<Exit, Problem> {

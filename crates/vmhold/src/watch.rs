@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use control::{Exit, Problem, codes};
 
-use crate::cli::{Cli, DatastoreAction, DriveAction, JobAction, Noun, PoolAction, TokenAction, WitnessAction};
+use crate::cli::{Cli, DatastoreAction, DriveAction, Noun, PoolAction, TokenAction, WitnessAction};
+use crate::job_command::JobAction;
 use crate::replication_command::ReplicationVerb;
 use crate::say::Say;
 use crate::vm_command::VmAction;

@@ -1,4 +1,4 @@
-//! The integrity check: do both sites hold the same? (`protocols.md` C.7, R-CHK; decision 0055.)
+//! The integrity check: do both sites hold the same? (`protocols.md` C.7, R-CHK; decision 0056.)
 //!
 //! ```text
 //!  primary                                            secondary
