@@ -8,40 +8,16 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base::{FileId, WallNanos};
-use engine::store::{Change, LOCAL_FILES, Table};
+use base::FileId;
+use engine::store::{Change, LOCAL_FILES};
 use engine::{Label, Store};
 use futures_util::future::join3;
 use mirror::Command;
 use pair::Pair;
+use pair::files::{BLOCK, NAMES, at, content, create, name};
 use replica::{CheckOutcome, CheckRefused, CheckReport, CheckWanted, Differences, Replica};
 use swarm::client::{Client, bytes_of};
 use world_sim::Rng;
-
-const BLOCK: usize = 8192;
-const NAMES: Table = Table(9);
-
-fn at(time: u64) -> WallNanos {
-    WallNanos(time)
-}
-
-/// Blocks that neither compress nor are alike.
-fn content(seed: u64, blocks: usize) -> Vec<u8> {
-    let mut bytes = vec![0; blocks * BLOCK];
-    Rng::new(seed).fill(&mut bytes);
-    bytes
-}
-
-fn name(key: u8, value: &str) -> Change {
-    Change::Put { table: NAMES, key: vec![key], value: value.as_bytes().to_vec() }
-}
-
-async fn create(store: &Replica, blocks: usize) -> FileId {
-    let file = store.next_file_id();
-    store.commit(vec![Change::CreateFile { file, at: at(1) }, name(file.0 as u8, "of a file")]).await.unwrap();
-    store.write(file, 0, &[&content(file.0, blocks)], at(2)).await.unwrap();
-    file
-}
 
 fn wanted(reads_data: bool) -> CheckWanted {
     CheckWanted { reads_data, about: "a pair of tests".to_owned() }

@@ -6,39 +6,14 @@ mod pair;
 
 use std::time::Duration;
 
-use base::{FileId, SiteId, WallNanos};
+use base::{FileId, SiteId};
 use engine::Store;
-use engine::store::{Change, LOCAL_FILES, Table};
+use engine::store::{Change, LOCAL_FILES};
 use mirror::Command;
 use pair::Pair;
+use pair::files::{BLOCK, NAMES, at, content, create, name};
 use replica::Replica;
 use swarm::client::{Client, bytes_of};
-
-const BLOCK: usize = 8192;
-const NAMES: Table = Table(9);
-
-fn at(time: u64) -> WallNanos {
-    WallNanos(time)
-}
-
-/// Blocks that neither compress nor are alike.
-fn content(seed: u64, blocks: usize) -> Vec<u8> {
-    let mut bytes = vec![0; blocks * BLOCK];
-    world_sim::Rng::new(seed).fill(&mut bytes);
-    bytes
-}
-
-async fn create(store: &Replica, blocks: usize) -> FileId {
-    let file = store.next_file_id();
-    let changes = vec![Change::CreateFile { file, at: at(1) }, name(file.0 as u8, "of a file")];
-    store.commit(changes).await.unwrap();
-    store.write(file, 0, &[&content(file.0, blocks)], at(2)).await.unwrap();
-    file
-}
-
-fn name(key: u8, value: &str) -> Change {
-    Change::Put { table: NAMES, key: vec![key], value: value.as_bytes().to_vec() }
-}
 
 /// A pair whose secondary is off, and the primary alone; with three files.
 async fn alone(pair: &Pair) -> (Replica, [FileId; 3]) {

@@ -1,6 +1,7 @@
 //! A pair of stores in one simulated world.
 #![allow(dead_code, reason = "a test uses a part of it")]
 
+pub mod files;
 mod net;
 
 use std::cell::{Cell, RefCell};
