@@ -315,7 +315,10 @@ impl IntegrityCheck {
         }
         match &self.receipt {
             Some(receipt) if receipt.seals.len() == 2 => {
-                out.push_str("  signed by both sites: vmhold replication receipt POOL --save FILE\n");
+                out.push_str(&format!(
+                    "  signed by both sites: vmhold replication receipt {} --save FILE\n",
+                    self.pool
+                ));
             }
             Some(receipt) => {
                 out.push_str(&format!("  signed by {} of two sites\n", receipt.seals.len()));

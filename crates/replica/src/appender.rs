@@ -88,9 +88,12 @@ async fn tidy(site: &Rc<Inner>) -> Result<(), StoreRefusal> {
 
 async fn append(site: &Rc<Inner>, ticket: u64, record: Record) -> Result<(), StoreRefusal> {
     let before = preserve(site, ticket, &record).await?;
-    let mut parts = Vec::new();
-    push_rows(&mut parts, None, before);
-    parts.extend(parts_of(site, ticket, record).await?);
+    let mut parts = parts_of(site, ticket, record).await?;
+    if !before.is_empty() {
+        let mut kept_first = Vec::new();
+        push_rows(&mut kept_first, None, before);
+        parts.splice(..0, kept_first);
+    }
     site.pending.borrow_mut().begin(ticket, parts.len().max(1));
     if parts.is_empty() {
         done(site, ticket);
